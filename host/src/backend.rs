@@ -1,0 +1,154 @@
+//! What starts and stops tasks, behind one trait: [`ecs`] and [`local`].
+//!
+//! A backend belongs to one catalog cluster. It knows nothing of policies, SSH sessions or saved state;
+//! the stages join them.
+
+pub mod ecs;
+pub mod local;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::placement::{Arch, Capacity, size::Size};
+use crate::secret::Secret;
+
+/// Starts, describes, stops and lists the tasks of one cluster.
+#[async_trait]
+pub trait TaskBackend: Send + Sync + fmt::Debug {
+    /// Starts one task. Called again with an equal `request` it answers the same task.
+    async fn launch(&self, request: &LaunchRequest) -> Result<TaskId, BackendError>;
+
+    /// How the task is. `Ok(None)`: the backend does not know it (any more, or on ECS for seconds after the
+    /// launch: not yet).
+    async fn describe(&self, task: &TaskId) -> Result<Option<TaskStatus>, BackendError>;
+
+    /// Stops the task; a task that has already stopped or is not known is no error.
+    async fn stop(&self, task: &TaskId, reason: &str) -> Result<(), BackendError>;
+
+    /// The living tasks that were launched with this `started_by`.
+    async fn list(&self, started_by: &str) -> Result<Vec<TaskId>, BackendError>;
+}
+
+/// All that a backend needs to know to start one task.
+#[derive(Debug, Clone)]
+pub struct LaunchRequest {
+    /// Derived from attempt and placement: the same token means the same task. 64 hex digits.
+    pub client_token: String,
+    /// Names this manager; at most 128 of letters, digits, `-`, `/` and `_`.
+    pub started_by: String,
+    /// The task definition of the placement's architecture, as the backend spells it.
+    pub task_definition: String,
+    /// The container that runs the SSH server.
+    pub container: String,
+    /// The placement's.
+    pub arch: Arch,
+    /// The placement's.
+    pub capacity: Capacity,
+    /// The placement's.
+    pub size: Size,
+    /// GiB; `None` is the backend's own.
+    pub ephemeral_storage_gib: Option<u32>,
+    /// The role's ARN; `None` is the task definition's.
+    pub role_arn: Option<String>,
+    /// For the container named above. Sorted, so that a repeated request is byte-identical.
+    pub environment: BTreeMap<String, Secret<String>>,
+    /// At most 50. Sorted for the same reason.
+    pub tags: BTreeMap<String, String>,
+    /// The port that the SSH server listens on.
+    pub port: u16,
+    /// When the task has to be gone.
+    pub deadline: SystemTime,
+}
+
+/// A backend's own name of a task: an ARN on ECS. Never shown to policies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TaskId(pub String);
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// A task as its backend sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskStatus {
+    /// ECS's `lastStatus`.
+    pub phase: Phase,
+    /// Where the SSH server is or will be; on Fargate known before `RUNNING`.
+    pub address: Option<IpAddr>,
+    /// Why it stops or stopped, as soon as the backend knows.
+    pub stopped: Option<Stopped>,
+}
+
+/// ECS's task lifecycle (developer guide, "Amazon ECS task lifecycle").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// The network interface is made.
+    Provisioning,
+    /// Waiting for the container agent: image pulls and so on.
+    Pending,
+    /// Last steps before the containers run.
+    Activating,
+    /// The containers run; an SSH server need not listen yet.
+    Running,
+    /// Told to stop, in one of the steps between RUNNING and STOPPED.
+    Stopping,
+    /// Gone.
+    Stopped,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Provisioning => "provisioning",
+            Self::Pending => "pending",
+            Self::Activating => "activating",
+            Self::Running => "running",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
+/// Why a task stops.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Stopped {
+    /// ECS's `stopCode`, such as `SpotInterruption`; empty where the backend has none.
+    pub code: String,
+    /// ECS's `stoppedReason`.
+    pub reason: String,
+    /// Per container, in the backend's order.
+    pub containers: Vec<StoppedContainer>,
+}
+
+/// How one container of a stopped task ended.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StoppedContainer {
+    /// Its name in the task definition.
+    pub name: String,
+    /// `None` when it never ran.
+    pub exit_code: Option<i32>,
+    /// Such as `OutOfMemoryError: Container killed due to memory usage`; may be empty.
+    pub reason: String,
+}
+
+/// What a backend could not do.
+#[derive(Debug, thiserror::Error)]
+#[error("{call}: {code}: {message}")]
+pub struct BackendError {
+    /// The API action, such as `RunTask`.
+    pub call: &'static str,
+    /// The API's error code or `failures[].reason`; `connection` when there was no answer.
+    pub code: String,
+    /// The API's own words.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}

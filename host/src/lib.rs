@@ -1,0 +1,19 @@
+//! Pointsman: a GitLab Runner custom executor driver that asks sandboxed WebAssembly policies where each
+//! CI job shall run.
+//!
+//! The modules in reading order; ARCHITECTURE.md says who may know whom.
+
+pub mod backend;
+pub mod cli;
+pub mod environment;
+pub mod failure;
+pub mod job;
+pub mod output;
+pub mod placement;
+pub mod policy;
+pub mod rehearse;
+pub mod secret;
+pub mod settings;
+pub mod ssh;
+pub mod stages;
+pub mod state;

@@ -1,0 +1,2 @@
+//! The `pointsman` executable.
+fn main() {}

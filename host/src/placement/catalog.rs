@@ -1,0 +1,41 @@
+//! The closed lists that the operator offers: names and what they can, never an ARN.
+
+use std::collections::BTreeMap;
+
+use super::{Arch, size::Size};
+
+/// What policies choose from.
+#[derive(Debug, Clone, Default)]
+pub struct Catalog {
+    /// By name.
+    pub clusters: BTreeMap<String, Cluster>,
+    /// By name.
+    pub task_definitions: BTreeMap<String, TaskDefinition>,
+    /// By name.
+    pub roles: BTreeMap<String, Role>,
+}
+
+/// A cluster that the operator offers.
+#[derive(Debug, Clone, Default)]
+pub struct Cluster {
+    /// The operator's own notes for policies, such as `region` or `tier`.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A task definition that the operator offers.
+#[derive(Debug, Clone)]
+pub struct TaskDefinition {
+    /// The architectures that it has an ECS task definition for; never empty.
+    pub archs: Vec<Arch>,
+    /// The size of a job whose policy names none.
+    pub size: Size,
+    /// The operator's own notes for policies.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// An IAM role that the operator offers.
+#[derive(Debug, Clone, Default)]
+pub struct Role {
+    /// Marked by the operator as able to do damage.
+    pub privileged: bool,
+}

@@ -1,0 +1,272 @@
+//! `pointsman.toml`, checked: what the rest of the driver sees of it.
+//!
+//! [`read`] turns the file's text into [`Settings`] or into every mistake at once. The types here hold no
+//! `Option` that must be `Some`, and names that another table must have are known to be there.
+
+pub mod problem;
+mod raw;
+mod values;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::placement::bounds::Bounds;
+use crate::placement::catalog::Catalog;
+use crate::placement::{Arch, size::Size};
+pub use problem::{Problem, SettingsError};
+
+/// The whole file.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `[state] directory`, absolute.
+    pub state_directory: PathBuf,
+    /// `[runner] name`: tells this manager's tasks from another's in `startedBy`.
+    pub manager: String,
+    /// `[ssh]`
+    pub ssh: SshTimes,
+    /// `[clusters.*]`
+    pub clusters: BTreeMap<String, Cluster>,
+    /// `[task_definitions.*]`
+    pub task_definitions: BTreeMap<String, TaskDefinition>,
+    /// `[roles.*]`
+    pub roles: BTreeMap<String, Role>,
+    /// `[policies.*]`
+    pub policies: BTreeMap<String, Policy>,
+    /// `[profiles.*]`
+    pub profiles: BTreeMap<String, Profile>,
+}
+
+/// `[ssh]`: how long the driver is patient with a task's SSH server.
+#[derive(Debug, Clone, Copy)]
+pub struct SshTimes {
+    /// From "the address is known" to "a session is authenticated". Default 2 min.
+    pub ready_timeout: Duration,
+    /// One TCP and SSH handshake. Default 5 s.
+    pub connect_timeout: Duration,
+    /// Without an answer for three of these the connection is lost. Default 15 s.
+    pub keepalive: Duration,
+    /// From SIGTERM to SIGKILL of the remote process group. Default 10 s.
+    pub stop_grace: Duration,
+}
+
+/// `[clusters.*]`: where tasks start.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    /// Shown to policies.
+    pub labels: BTreeMap<String, String>,
+    /// The rest hangs on the backend.
+    pub backend: ClusterBackend,
+}
+
+/// `backend = …`
+#[derive(Debug, Clone)]
+pub enum ClusterBackend {
+    /// `"ecs"`
+    Ecs(EcsCluster),
+    /// `"local"`
+    Local(LocalCluster),
+}
+
+/// An ECS cluster and the network that its tasks get.
+#[derive(Debug, Clone)]
+pub struct EcsCluster {
+    /// The AWS Region.
+    pub region: String,
+    /// Short name or ARN.
+    pub cluster: String,
+    /// 1 to 16.
+    pub subnets: Vec<String>,
+    /// At most 5; empty means the VPC's default group.
+    pub security_groups: Vec<String>,
+    /// Whether tasks get a public address as well. The driver connects to the private one.
+    pub assign_public_ip: bool,
+    /// The capacity provider for on-demand; `None` asks for launch type `FARGATE`, which needs no provider
+    /// to be associated with the cluster.
+    pub on_demand_provider: Option<String>,
+    /// The capacity provider for Spot. Default `FARGATE_SPOT`.
+    pub spot_provider: String,
+    /// `None` is `LATEST`.
+    pub platform_version: Option<String>,
+    /// From RunTask's answer to an address. Default 10 min.
+    pub start_timeout: Duration,
+}
+
+/// This machine.
+#[derive(Debug, Clone)]
+pub struct LocalCluster {
+    /// The agent's executable; `None` is `pointsman-agent` beside the driver's own.
+    pub agent: Option<PathBuf>,
+}
+
+/// `[task_definitions.*]`
+#[derive(Debug, Clone)]
+pub struct TaskDefinition {
+    /// The ECS task definition (`family`, `family:revision` or ARN) of each architecture; never empty.
+    pub by_arch: BTreeMap<Arch, String>,
+    /// The container that runs the SSH server. Default `ci-coordinator`.
+    pub container: String,
+    /// For jobs whose policy names no size.
+    pub size: Size,
+    /// Answered to GitLab Runner by `config`. Default `/builds`.
+    pub builds_dir: String,
+    /// Answered to GitLab Runner by `config`. Default `/cache`.
+    pub cache_dir: String,
+    /// The shell of the generated scripts. Default `bash`.
+    pub shell: Shell,
+    /// How to reach a task.
+    pub ssh: TaskSsh,
+    /// Shown to policies.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The shells that GitLab Runner generates scripts for (`cmd` is no longer registered).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Shell {
+    /// `bash`
+    Bash,
+    /// `sh`
+    Sh,
+    /// `pwsh`
+    Pwsh,
+}
+
+/// `ssh = { … }` of a task definition.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct TaskSsh {
+    /// What listens in the task.
+    pub server: SshServer,
+    /// The login name. Default `root`.
+    pub user: String,
+    /// Default 22 for OpenSSH, 2222 for the agent.
+    pub port: u16,
+    /// Where the driver's knowledge of the host key comes from.
+    pub host_key: HostKeySource,
+}
+
+/// The two kinds of SSH server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SshServer {
+    /// Stock `sshd`, given `SSH_PUBLIC_KEY` as in GitLab's documentation.
+    Openssh,
+    /// `pointsman-agent`
+    Agent,
+}
+
+/// How the driver knows the host key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HostKeySource {
+    /// The driver makes it and injects it with the task: verified from the first packet.
+    Injected,
+    /// The first key seen is pinned for the rest of the attempt.
+    FirstContact,
+}
+
+/// `[roles.*]`
+#[derive(Debug, Clone)]
+pub struct Role {
+    /// The IAM role's ARN. Policies never see it.
+    pub arn: String,
+    /// Shown to policies, and for `claims_taint`.
+    pub privileged: bool,
+}
+
+/// `[policies.*]`
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// The component's file, absolute.
+    pub component: PathBuf,
+    /// SHA-256 of that file, 64 lower-case hex digits.
+    pub sha256: String,
+    /// `[policies.*.settings]` as JSON: the policy's own.
+    pub settings: serde_json::Value,
+    /// The budget of one call. Fuel is the contract. Default 200,000,000.
+    pub fuel: u64,
+    /// The backstop of one call. Default 250 ms.
+    pub deadline: Duration,
+    /// Of the guest's linear memories. Default 64 MiB.
+    pub memory_mib: u32,
+    /// What a failing policy means. Guards always reject.
+    pub on_error: OnError,
+}
+
+/// `on_error = …`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnError {
+    /// The job fails as a system failure.
+    Reject,
+    /// The policy is skipped, with a line in the job log.
+    Abstain,
+}
+
+/// `[profiles.*]`: an environment's binding of policies and bounds.
+#[derive(Debug, Clone)]
+pub struct Profile {
+    /// The tags of the runner in GitLab that uses this profile.
+    pub tags: BTreeSet<String>,
+    /// Names of `[policies.*]`, in order; never empty.
+    pub policies: Vec<String>,
+    /// What a placement may be.
+    pub bounds: Bounds,
+    /// Whether a chain in which a policy read a claim may choose a privileged role.
+    pub claims_taint: ClaimsTaint,
+}
+
+/// `claims_taint = …`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClaimsTaint {
+    /// `"allow"`, the default.
+    Allow,
+    /// `"deny-privileged-roles"`
+    DenyPrivilegedRoles,
+}
+
+/// Reads the text of a settings file; `directory` is where it lies, for relative paths.
+///
+/// # Errors
+///
+/// Returns every mistake of the file, in the file's order.
+pub fn read(text: &str, directory: &Path) -> Result<Settings, Vec<Problem>> {
+    raw::read(text, directory)
+}
+
+impl Settings {
+    /// The names that policies choose from, narrowed to what `bounds` allow, so that a policy cannot even
+    /// see what it may not name.
+    pub fn catalog(&self, bounds: &Bounds) -> Catalog {
+        bounds.narrow(&Catalog {
+            clusters: self
+                .clusters
+                .iter()
+                .map(|(name, cluster)| {
+                    (
+                        name.clone(),
+                        crate::placement::catalog::Cluster { labels: cluster.labels.clone() },
+                    )
+                })
+                .collect(),
+            task_definitions: self
+                .task_definitions
+                .iter()
+                .map(|(name, definition)| {
+                    let entry = crate::placement::catalog::TaskDefinition {
+                        archs: definition.by_arch.keys().copied().collect(),
+                        size: definition.size,
+                        labels: definition.labels.clone(),
+                    };
+                    (name.clone(), entry)
+                })
+                .collect(),
+            roles: self
+                .roles
+                .iter()
+                .map(|(name, role)| {
+                    (name.clone(), crate::placement::catalog::Role { privileged: role.privileged })
+                })
+                .collect(),
+        })
+    }
+}
