@@ -5,6 +5,7 @@
 
 pub mod problem;
 mod raw;
+mod table;
 mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -120,7 +121,7 @@ pub struct TaskDefinition {
     pub labels: BTreeMap<String, String>,
 }
 
-/// The shells that GitLab Runner generates scripts for (`cmd` is no longer registered).
+/// The shells whose scripts the driver runs. GitLab Runner also generates PowerShell's; nobody has tried those.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Shell {
@@ -128,8 +129,6 @@ pub enum Shell {
     Bash,
     /// `sh`
     Sh,
-    /// `pwsh`
-    Pwsh,
 }
 
 /// `ssh = { … }` of a task definition.
@@ -234,6 +233,22 @@ pub fn read(text: &str, directory: &Path) -> Result<Settings, Vec<Problem>> {
 }
 
 impl Settings {
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it cannot be read, or with all its mistakes.
+    pub fn load(path: &Path) -> Result<Self, SettingsError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
+        // Relative paths in the file mean its own directory, wherever the driver was started.
+        let absolute = std::path::absolute(path)
+            .map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
+        let directory = absolute.parent().unwrap_or_else(|| Path::new("/"));
+        read(&text, directory)
+            .map_err(|problems| SettingsError::Mistakes { path: path.to_owned(), problems })
+    }
+
     /// The names that policies choose from, narrowed to what `bounds` allow, so that a policy cannot even
     /// see what it may not name.
     pub fn catalog(&self, bounds: &Bounds) -> Catalog {
