@@ -1,1 +1,135 @@
-//! (being written)
+//! The only reader of the process environment.
+//!
+//! Of what GitLab Runner puts there, the driver takes the five fixed variables and its own attempt id out
+//! of `job_env`. `CUSTOM_ENV_*` are job variables, which a pipeline's author can set to anything: nothing
+//! here or elsewhere reads them.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// The variable of `job_env` by which `config` tells later stages which attempt is theirs.
+pub const ATTEMPT: &str = "POINTSMAN_ATTEMPT";
+
+/// Where a value of the environment comes from: the process, or a map in tests.
+pub trait Variables {
+    /// The value of `key`; `None` when unset.
+    fn get(&self, key: &str) -> Option<OsString>;
+}
+
+/// The environment of this process.
+#[derive(Debug, Clone, Copy)]
+pub struct Process;
+
+impl Variables for Process {
+    fn get(&self, key: &str) -> Option<OsString> {
+        std::env::var_os(key)
+    }
+}
+
+/// What GitLab Runner says to a stage (executors/custom/api/const.go).
+#[derive(Debug, Clone)]
+pub struct RunnerEnvironment {
+    /// Exit code of "the job's own fault". 1 when run by hand.
+    pub build_failure_exit_code: u8,
+    /// Exit code of "not the job's fault". 2 when run by hand.
+    pub system_failure_exit_code: u8,
+    /// Takes the number of a build failure; `None` when run by hand.
+    pub build_exit_code_file: Option<PathBuf>,
+    /// The job; `None` when run by hand.
+    pub job_response_file: Option<PathBuf>,
+    /// Answered by `config` in `job_env`; `None` in `config`, and in `cleanup` after a failed `config`.
+    pub attempt: Option<String>,
+}
+
+impl RunnerEnvironment {
+    /// Reads `variables`. A code that is no number from 1 to 255 counts as not given.
+    pub fn read(variables: &impl Variables) -> Self {
+        let text = |key| variables.get(key).and_then(|value| value.into_string().ok());
+        let code = |key, default| {
+            text(key)
+                .and_then(|value| value.parse().ok())
+                .filter(|code| *code != 0)
+                .unwrap_or(default)
+        };
+        let path = |key| variables.get(key).filter(|value| !value.is_empty()).map(PathBuf::from);
+        Self {
+            build_failure_exit_code: code("BUILD_FAILURE_EXIT_CODE", 1),
+            system_failure_exit_code: code("SYSTEM_FAILURE_EXIT_CODE", 2),
+            build_exit_code_file: path("BUILD_EXIT_CODE_FILE"),
+            job_response_file: path("JOB_RESPONSE_FILE"),
+            attempt: text(ATTEMPT).filter(|attempt| !attempt.is_empty()),
+        }
+    }
+}
+
+/// Starts this very process anew without any `AWS_*` variable, when it has one; otherwise returns.
+///
+/// Policies run in `config`, and while they run the process shall hold no cloud credential. Unsetting a
+/// variable leaves its bytes in memory and in `/proc/self/environ`; executing again does not.
+///
+/// # Errors
+///
+/// Returns the reason when the executable cannot be started again.
+pub fn drop_cloud_credentials() -> io::Result<()> {
+    let is_cloud = |key: &OsString| key.as_encoded_bytes().starts_with(b"AWS_");
+    let keys: Vec<OsString> = std::env::vars_os().map(|(key, _)| key).filter(is_cloud).collect();
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let mut arguments = std::env::args_os();
+    let mut again = Command::new("/proc/self/exe");
+    if let Some(name) = arguments.next() {
+        again.arg0(name);
+    }
+    again.args(arguments);
+    for key in keys {
+        again.env_remove(key);
+    }
+    Err(again.exec())
+}
+
+/// The filter of the trace log on stderr, `POINTSMAN_LOG`; `warn` when unset.
+pub fn log_filter(variables: &impl Variables) -> String {
+    variables
+        .get("POINTSMAN_LOG")
+        .and_then(|value| value.into_string().ok())
+        .unwrap_or_else(|| "warn".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    impl Variables for HashMap<&str, &str> {
+        fn get(&self, key: &str) -> Option<OsString> {
+            HashMap::get(self, key).map(OsString::from)
+        }
+    }
+
+    #[test]
+    fn exit_codes_are_the_runners_or_the_defaults() {
+        let check = |build, system, expected: (u8, u8)| {
+            let variables = HashMap::from([
+                ("BUILD_FAILURE_EXIT_CODE", build),
+                ("SYSTEM_FAILURE_EXIT_CODE", system),
+            ]);
+            let read = RunnerEnvironment::read(&variables);
+            assert_eq!((read.build_failure_exit_code, read.system_failure_exit_code), expected);
+        };
+        check("1", "2", (1, 2));
+        check("21", "22", (21, 22));
+        check("", "many", (1, 2));
+        check("0", "256", (1, 2));
+    }
+
+    #[test]
+    fn job_variables_are_not_looked_at() {
+        let variables = HashMap::from([("CUSTOM_ENV_POINTSMAN_ATTEMPT", "1-0123456789abcdef")]);
+        assert_eq!(RunnerEnvironment::read(&variables).attempt, None);
+    }
+}

@@ -1,1 +1,427 @@
-//! (being written)
+//! What one stage leaves for the next: the attempt, and afterwards its record.
+//!
+//! ```text
+//! <directory>/attempts/<attempt>.json                   while the attempt lives; has its keys; mode 0600
+//! <directory>/records/<xx>/<pipeline>-<attempt>.json    afterwards; no secrets; xx = pipeline modulo 256
+//! ```
+//!
+//! Files are replaced by rename, so a killed stage leaves the old or the new text and never half of one.
+//! Names are made of the job's id and of random digits: never of text that a job controls, which once cost
+//! GitLab's driver an outage when a token in a file name grew beyond 255 bytes.
+
+use std::fmt;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::backend::TaskId;
+use crate::job::Job;
+use crate::placement::Placement;
+use crate::secret::Secret;
+
+/// Raised when a file's meaning changes; another version's files are refused, not guessed at.
+const VERSION: u32 = 1;
+
+/// State that cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// A file or directory failed.
+    #[error("cannot {action} `{path}`", path = .path.display())]
+    Io {
+        /// Such as `write`.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// A file is not what this version writes.
+    #[error("`{path}` is no attempt of this version of the driver", path = .path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What the parser says; `None` for another version.
+        source: Option<serde_json::Error>,
+    },
+    /// An attempt id that `config` cannot have given.
+    #[error("`{0}` is no attempt id")]
+    BadId(String),
+    /// The attempt that `job_env` names is not there.
+    #[error("the attempt `{0}` is not in the state directory")]
+    Unknown(AttemptId),
+}
+
+/// Names one config+prepare round of a job: `<job id>-<16 hex digits>`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct AttemptId(String);
+
+impl AttemptId {
+    /// A new one for the job `job_id`.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the system has no randomness to give.
+    pub fn new(job_id: u64) -> Result<Self, io::Error> {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(io::Error::other)?;
+        Ok(Self(format!("{job_id}-{:016x}", u64::from_be_bytes(random))))
+    }
+
+    /// Reads one out of `job_env`.
+    ///
+    /// # Errors
+    ///
+    /// Fails for any text that [`Self::new`] does not make: it becomes part of a path.
+    pub fn parse(text: &str) -> Result<Self, StateError> {
+        let legal = text.split_once('-').is_some_and(|(job, random)| {
+            job.parse::<u64>().is_ok_and(|id| id.to_string() == job)
+                && random.len() == 16
+                && random.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        });
+        if legal {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(StateError::BadId(text.escape_debug().to_string()))
+        }
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for AttemptId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// One config+prepare round of a job, from its decision to its release.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Attempt {
+    version: u32,
+    /// Names it.
+    pub id: AttemptId,
+    /// 1 for the job's first.
+    pub number: u32,
+    /// The profile that decided.
+    pub profile: String,
+    /// Whose it is.
+    pub job: JobIdentity,
+    /// When `config` decided.
+    pub decided_at: Timestamp,
+    /// When the task has to be gone: the job's timeout and slack after [`Self::decided_at`].
+    pub deadline: Timestamp,
+    /// Ranked, never empty.
+    pub placements: Vec<Placement>,
+    /// What each policy answered, read and used, for `history` and `replay`.
+    pub steps: serde_json::Value,
+    /// What the task's SSH server and the driver know each other by.
+    pub keys: Option<Keys>,
+    /// What `prepare` has begun.
+    pub launch: Option<Launch>,
+    /// How it ended, or is ending.
+    pub outcome: Option<Outcome>,
+}
+
+/// What the record says of the job; ids and names that the server states.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct JobIdentity {
+    /// The server's id.
+    pub id: u64,
+    /// Author-chosen.
+    pub name: String,
+    /// The project's id.
+    pub project_id: u64,
+    /// The project's path.
+    pub project: String,
+    /// The pipeline's id.
+    pub pipeline_id: u64,
+}
+
+impl From<&Job> for JobIdentity {
+    fn from(job: &Job) -> Self {
+        Self {
+            id: job.id,
+            name: job.name.clone(),
+            project_id: job.project.id,
+            project: job.project.full_path.clone(),
+            pipeline_id: job.pipeline_id,
+        }
+    }
+}
+
+/// The attempt's key seeds, base64 of 32 bytes each.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Keys {
+    /// The driver's.
+    pub client: Secret<String>,
+    /// The task's, where the driver makes it.
+    pub host: Secret<String>,
+}
+
+/// A task that was asked for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Launch {
+    /// Index into [`Attempt::placements`].
+    pub placement: usize,
+    /// Saved before the task is asked for, so that `cleanup` knows there may be one.
+    pub asked_at: Timestamp,
+    /// The backend's answer.
+    pub task: Option<TaskId>,
+    /// Where its SSH server listens; saved when a session was authenticated.
+    pub address: Option<SocketAddr>,
+    /// The host key that it showed then, as an OpenSSH public key line.
+    pub host_key: Option<String>,
+    /// When that was.
+    pub ready_at: Option<Timestamp>,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// For the next attempt's policies.
+    pub kind: OutcomeKind,
+    /// One line.
+    pub detail: String,
+}
+
+/// The kinds of ending that policies can tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OutcomeKind {
+    /// The task served the job to its end.
+    Released,
+    /// No capacity for the placements.
+    Capacity,
+    /// Spot took the task back.
+    SpotInterruption,
+    /// A container was killed for its memory use.
+    OutOfMemory,
+    /// GitLab Runner stopped `prepare`.
+    Cancelled,
+    /// Anything else.
+    Other,
+}
+
+/// An attempt's file after its end.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    /// The attempt without its keys.
+    #[serde(flatten)]
+    pub attempt: Attempt,
+    /// The placement that got a task, if any did.
+    pub placement: Option<Placement>,
+    /// When `cleanup` wrote this.
+    pub released_at: Timestamp,
+}
+
+impl Attempt {
+    /// A decided attempt that has started nothing.
+    #[expect(clippy::too_many_arguments, reason = "each is a field, named at the only call")]
+    pub fn new(
+        id: AttemptId,
+        number: u32,
+        profile: String,
+        job: JobIdentity,
+        deadline: Timestamp,
+        placements: Vec<Placement>,
+        steps: serde_json::Value,
+        keys: Keys,
+    ) -> Self {
+        Self {
+            version: VERSION,
+            id,
+            number,
+            profile,
+            job,
+            decided_at: Timestamp::now(),
+            deadline,
+            placements,
+            steps,
+            keys: Some(keys),
+            launch: None,
+            outcome: None,
+        }
+    }
+
+    /// The placement that `launch` is about.
+    pub fn launched_placement(&self) -> Option<&Placement> {
+        self.placements.get(self.launch.as_ref()?.placement)
+    }
+}
+
+/// The state directory.
+#[derive(Debug, Clone)]
+pub struct State {
+    directory: PathBuf,
+}
+
+impl State {
+    /// Opens `directory`, making it with mode 0700 where it is missing.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it cannot be made, or when it is open to other users: it holds private keys.
+    pub fn open(directory: &Path) -> Result<Self, StateError> {
+        let state = Self { directory: directory.to_owned() };
+        for path in [directory.to_owned(), state.attempts()] {
+            make_directory(&path)?;
+        }
+        let metadata = fs::metadata(directory).map_err(failed("look at", directory))?;
+        if metadata.permissions().mode() & 0o022 != 0 {
+            let source = io::Error::other(
+                "others can write to it; take that away with `chmod go-w`, since it decides what the driver trusts",
+            );
+            return Err(failed("trust", directory)(source));
+        }
+        Ok(state)
+    }
+
+    /// The directory itself.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    fn attempts(&self) -> PathBuf {
+        self.directory.join("attempts")
+    }
+
+    fn attempt_path(&self, id: &AttemptId) -> PathBuf {
+        self.attempts().join(format!("{id}.json"))
+    }
+
+    fn records_of(&self, pipeline_id: u64) -> PathBuf {
+        self.directory.join("records").join(format!("{:02x}", pipeline_id % 256))
+    }
+
+    /// Saves `attempt` for good: when this returns, it survives a crash of the machine.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file cannot be written.
+    pub fn save(&self, attempt: &Attempt) -> Result<(), StateError> {
+        write_json(&self.attempt_path(&attempt.id), attempt)
+    }
+
+    /// The living attempt `id`.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is none ([`StateError::Unknown`]), or when its file is not of this version.
+    pub fn load(&self, id: &AttemptId) -> Result<Attempt, StateError> {
+        let path = self.attempt_path(id);
+        match fs::read(&path) {
+            Ok(bytes) => parse_attempt(&bytes, &path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(StateError::Unknown(id.clone()))
+            }
+            Err(error) => Err(failed("read", &path)(error)),
+        }
+    }
+
+    /// Turns the attempt into its record.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the record cannot be written; the attempt then stays.
+    pub fn release(&self, mut attempt: Attempt) -> Result<(), StateError> {
+        let path = self.attempt_path(&attempt.id);
+        let records = self.records_of(attempt.job.pipeline_id);
+        make_directory(&self.directory.join("records"))?;
+        make_directory(&records)?;
+        attempt.keys = None;
+        let record_path = records.join(format!("{}-{}.json", attempt.job.pipeline_id, attempt.id));
+        let placement = attempt.launched_placement().cloned();
+        let record = Record { attempt, placement, released_at: Timestamp::now() };
+        write_json(&record_path, &record)?;
+        match fs::remove_file(&path) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(failed("remove", &path)(error)),
+        }
+    }
+
+    /// The ended attempts at `job`, oldest first. A retry by GitLab is a new job with a new id, so a job is
+    /// known again by project, pipeline and name. Files that cannot be read are left out: they are advice to
+    /// policies, no ground for failing a job.
+    pub fn earlier_attempts(&self, job: &JobIdentity) -> Vec<Attempt> {
+        let prefix = format!("{}-", job.pipeline_id);
+        let mut attempts: Vec<Attempt> = fs::read_dir(self.records_of(job.pipeline_id))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
+            .filter_map(|entry| parse_attempt(&fs::read(entry.path()).ok()?, &entry.path()).ok())
+            .filter(|attempt| {
+                attempt.job.project_id == job.project_id
+                    && attempt.job.pipeline_id == job.pipeline_id
+                    && attempt.job.name == job.name
+            })
+            .collect();
+        attempts.sort_by_key(|attempt| attempt.decided_at);
+        attempts
+    }
+}
+
+fn parse_attempt(bytes: &[u8], path: &Path) -> Result<Attempt, StateError> {
+    let foreign = |source| StateError::Foreign { path: path.to_owned(), source };
+    let attempt: Attempt = serde_json::from_slice(bytes).map_err(|error| foreign(Some(error)))?;
+    if attempt.version == VERSION { Ok(attempt) } else { Err(foreign(None)) }
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateError {
+    let path = path.to_owned();
+    move |source| StateError::Io { action, path, source }
+}
+
+fn make_directory(path: &Path) -> Result<(), StateError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("make", path))
+}
+
+/// Writes atomically and durably, readable by this user only (`tempfile` opens with mode 0600).
+fn write_json(path: &Path, value: &impl Serialize) -> Result<(), StateError> {
+    let directory = path.parent().unwrap_or(path);
+    let write = || -> io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(directory)?;
+        serde_json::to_writer(io::BufWriter::new(&mut file), value)?;
+        file.flush()?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        // Without this the rename itself may be lost with the machine's power.
+        File::open(directory)?.sync_all()
+    };
+    write().map_err(failed("write", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_ids_of_our_own_making_become_paths() {
+        let id = AttemptId::new(u64::MAX).unwrap();
+        assert_eq!(AttemptId::parse(id.as_str()).unwrap(), id);
+        for wrong in [
+            "",
+            "7",
+            "7-",
+            "7-0123456789ABCDEF",
+            "7-0123456789abcdef0",
+            "07-0123456789abcdef",
+            "../7-0123456789abcdef",
+            "7-../../../etc/shad",
+            "-0123456789abcdef",
+            "7-0123456789abcde\n",
+        ] {
+            assert!(AttemptId::parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}
