@@ -9,6 +9,7 @@ pub mod local;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::placement::{Arch, Capacity, size::Size};
 use crate::secret::Secret;
+use crate::settings::ClusterBackend;
 
 /// Starts, describes, stops and lists the tasks of one cluster.
 #[async_trait]
@@ -31,12 +33,14 @@ pub trait TaskBackend: Send + Sync + fmt::Debug {
     async fn stop(&self, task: &TaskId, reason: &str) -> Result<(), BackendError>;
 
     /// The living tasks that were launched with this `started_by`.
-    async fn list(&self, started_by: &str) -> Result<Vec<TaskId>, BackendError>;
+    async fn list(&self, started_by: &str) -> Result<Vec<OwnedTask>, BackendError>;
 }
 
 /// All that a backend needs to know to start one task.
 #[derive(Debug, Clone)]
 pub struct LaunchRequest {
+    /// The attempt's id: bounded, and safe in a path.
+    pub attempt: String,
     /// Derived from attempt and placement: the same token means the same task. 64 hex digits.
     pub client_token: String,
     /// Names this manager; at most 128 of letters, digits, `-`, `/` and `_`.
@@ -74,6 +78,15 @@ impl fmt::Display for TaskId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
     }
+}
+
+/// A living task that this manager started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnedTask {
+    /// The backend's name of it.
+    pub id: TaskId,
+    /// As they were launched.
+    pub tags: BTreeMap<String, String>,
 }
 
 /// A task as its backend sees it.
@@ -151,4 +164,25 @@ pub struct BackendError {
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
+}
+
+impl BackendError {
+    /// An error without a remedy.
+    pub fn new(call: &'static str, code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { call, code: code.into(), message: message.into(), hint: None }
+    }
+
+    /// Whether another placement might succeed where this one did not.
+    pub fn is_capacity(&self) -> bool {
+        // The words of `failures[].reason`; EC2 capacity providers say `RESOURCE:CPU` and the like.
+        self.code.starts_with("Capacity is unavailable") || self.code.starts_with("RESOURCE:")
+    }
+}
+
+/// The backend of the catalog cluster `cluster`, with its files, if any, in the state directory `state`.
+pub async fn open(cluster: &crate::settings::Cluster, state: &Path) -> Box<dyn TaskBackend> {
+    match &cluster.backend {
+        ClusterBackend::Ecs(cluster) => Box::new(ecs::Ecs::open(cluster.clone()).await),
+        ClusterBackend::Local(cluster) => Box::new(local::Local::open(cluster, state)),
+    }
 }

@@ -1,1 +1,182 @@
-//! (being written)
+//! Tasks on Amazon ECS. The only place that names `aws_sdk_ecs`.
+//!
+//! [`request`] and [`status`] are pure: they turn our types into the SDK's and back. This file does the
+//! calls. Falling back to other placements, sharing the API's request budget and sweeping are to be built
+//! on top of it; each call here is one call of the API.
+
+mod advice;
+mod request;
+mod status;
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region};
+use aws_sdk_ecs::Client;
+use aws_sdk_ecs::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_ecs::types::{DesiredStatus, TaskField};
+
+use super::{BackendError, LaunchRequest, OwnedTask, TaskBackend, TaskId, TaskStatus};
+use crate::settings::EcsCluster;
+
+/// Above the SDK's 3: RunTask is throttled in bursts when many jobs start at once, and the token makes
+/// repeating it safe.
+const ATTEMPTS: u32 = 6;
+
+/// Of a whole call with all its attempts. A driver without an answer for this long had better say so.
+const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// DescribeTasks takes at most this many.
+const DESCRIBE_LIMIT: usize = 100;
+
+/// One ECS cluster.
+pub struct Ecs {
+    client: Client,
+    cluster: EcsCluster,
+}
+
+impl fmt::Debug for Ecs {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Ecs").field("cluster", &self.cluster).finish_non_exhaustive()
+    }
+}
+
+impl Ecs {
+    /// Prepares to talk to `cluster`. Credentials are found by AWS's default chain, at the first call.
+    pub async fn open(cluster: EcsCluster) -> Self {
+        let config = aws_config::defaults(BehaviorVersion::latest())
+            // Set, since the default chain would end in a request to IMDS.
+            .region(Region::new(cluster.region.clone()))
+            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+            .timeout_config(TimeoutConfig::builder().operation_timeout(CALL_TIMEOUT).build())
+            .load()
+            .await;
+        Self { client: Client::new(&config), cluster }
+    }
+}
+
+#[async_trait]
+impl TaskBackend for Ecs {
+    async fn launch(&self, request: &LaunchRequest) -> Result<TaskId, BackendError> {
+        const CALL: &str = "RunTask";
+        let input = request::run_task(&self.cluster, request)
+            .map_err(|message| BackendError::new(CALL, "request", message))?;
+        let answer = self
+            .client
+            .run_task()
+            .set_cluster(input.cluster)
+            .set_task_definition(input.task_definition)
+            .set_count(input.count)
+            .set_launch_type(input.launch_type)
+            .set_capacity_provider_strategy(input.capacity_provider_strategy)
+            .set_platform_version(input.platform_version)
+            .set_network_configuration(input.network_configuration)
+            .set_overrides(input.overrides)
+            .set_tags(input.tags)
+            .set_started_by(input.started_by)
+            .set_client_token(input.client_token)
+            .send()
+            .await
+            .map_err(|error| failed(CALL, &error))?;
+        // An answer without a task and with `failures` is HTTP 200: GitLab's driver crashes on it.
+        if let Some(arn) = answer.tasks().first().and_then(|task| task.task_arn()) {
+            return Ok(TaskId(arn.to_owned()));
+        }
+        let failure = answer.failures().first();
+        let reason =
+            failure.and_then(|failure| failure.reason()).unwrap_or("no task and no failure");
+        let detail = failure.and_then(|failure| failure.detail()).unwrap_or("no task was started");
+        Err(with_advice(BackendError::new(CALL, reason, detail)))
+    }
+
+    async fn describe(&self, task: &TaskId) -> Result<Option<TaskStatus>, BackendError> {
+        let answer = self
+            .client
+            .describe_tasks()
+            .cluster(&self.cluster.cluster)
+            .tasks(&task.0)
+            .send()
+            .await
+            .map_err(|error| failed("DescribeTasks", &error))?;
+        Ok(answer.tasks().first().map(status::of_task))
+    }
+
+    async fn stop(&self, task: &TaskId, reason: &str) -> Result<(), BackendError> {
+        let answer = self
+            .client
+            .stop_task()
+            .cluster(&self.cluster.cluster)
+            .task(&task.0)
+            .reason(reason)
+            .send()
+            .await;
+        match answer {
+            Ok(_) => Ok(()),
+            // A task is forgotten an hour or so after it stopped, so this is what we want.
+            Err(error) if status::says_no_such_task(error.code(), error.message()) => Ok(()),
+            Err(error) => Err(failed("StopTask", &error)),
+        }
+    }
+
+    async fn list(&self, started_by: &str) -> Result<Vec<OwnedTask>, BackendError> {
+        let mut arns = Vec::new();
+        let mut next = None;
+        loop {
+            // ECS takes no other filter beside `startedBy`.
+            let page = self
+                .client
+                .list_tasks()
+                .cluster(&self.cluster.cluster)
+                .started_by(started_by)
+                .desired_status(DesiredStatus::Running)
+                .set_next_token(next)
+                .send()
+                .await
+                .map_err(|error| failed("ListTasks", &error))?;
+            arns.extend_from_slice(page.task_arns());
+            next = page.next_token().map(str::to_owned);
+            if next.is_none() {
+                break;
+            }
+        }
+        let mut owned = Vec::new();
+        for some in arns.chunks(DESCRIBE_LIMIT) {
+            let answer = self
+                .client
+                .describe_tasks()
+                .cluster(&self.cluster.cluster)
+                .set_tasks(Some(some.to_vec()))
+                .include(TaskField::Tags)
+                .send()
+                .await
+                .map_err(|error| failed("DescribeTasks", &error))?;
+            owned.extend(answer.tasks().iter().filter_map(status::owned_task));
+        }
+        Ok(owned)
+    }
+}
+
+fn failed<E>(call: &'static str, error: &SdkError<E>) -> BackendError
+where
+    E: std::error::Error + ProvideErrorMetadata + 'static,
+{
+    match error.code() {
+        Some(code) => {
+            with_advice(BackendError::new(call, code, error.message().unwrap_or("no message")))
+        }
+        // No answer of the API's: credentials, DNS, TLS, time-outs.
+        None => with_advice(BackendError::new(
+            call,
+            "no answer",
+            DisplayErrorContext(error).to_string(),
+        )),
+    }
+}
+
+fn with_advice(error: BackendError) -> BackendError {
+    let hint = advice::on(error.call, &error.code, &error.message);
+    BackendError { hint: hint.map(str::to_owned), ..error }
+}

@@ -1,0 +1,123 @@
+//! From DescribeTasks' answer to our types: pure.
+
+use std::net::IpAddr;
+
+use aws_sdk_ecs::types::Task;
+
+use crate::backend::{OwnedTask, Phase, Stopped, StoppedContainer, TaskId, TaskStatus};
+
+/// What the API says of one task.
+pub(super) fn of_task(task: &Task) -> TaskStatus {
+    let phase = match task.last_status().unwrap_or_default() {
+        "PROVISIONING" => Phase::Provisioning,
+        "ACTIVATING" => Phase::Activating,
+        "RUNNING" => Phase::Running,
+        "DEACTIVATING" | "STOPPING" | "DEPROVISIONING" => Phase::Stopping,
+        "STOPPED" | "DELETED" => Phase::Stopped,
+        // Also what a later ECS may call a state in which nothing runs yet.
+        _ => Phase::Pending,
+    };
+    // At a Spot notice `lastStatus` is still RUNNING and only `desiredStatus` says STOPPED.
+    let is_told_to_stop = task.desired_status() == Some("STOPPED");
+    let stopped = (is_told_to_stop || phase >= Phase::Stopping).then(|| Stopped {
+        code: task.stop_code().map(|code| code.as_str().to_owned()).unwrap_or_default(),
+        reason: task.stopped_reason().unwrap_or_default().to_owned(),
+        containers: task
+            .containers()
+            .iter()
+            .map(|container| StoppedContainer {
+                name: container.name().unwrap_or_default().to_owned(),
+                exit_code: container.exit_code(),
+                reason: container.reason().unwrap_or_default().to_owned(),
+            })
+            .collect(),
+    });
+    TaskStatus { phase, address: address(task), stopped }
+}
+
+/// The private address, known from PENDING on.
+fn address(task: &Task) -> Option<IpAddr> {
+    // By type: Service Connect and EBS volumes are attachments too.
+    let interface = task
+        .attachments()
+        .iter()
+        .filter(|attachment| attachment.r#type() == Some("ElasticNetworkInterface"))
+        .flat_map(|attachment| attachment.details())
+        .find(|detail| detail.name() == Some("privateIPv4Address"))
+        .and_then(|detail| detail.value());
+    // All containers of an awsvpc task share the interface, so any of them will do.
+    let container = || {
+        task.containers()
+            .iter()
+            .flat_map(|container| container.network_interfaces())
+            .find_map(|interface| interface.private_ipv4_address())
+    };
+    interface.or_else(container)?.parse().ok()
+}
+
+/// A task of this manager's with its tags.
+pub(super) fn owned_task(task: &Task) -> Option<OwnedTask> {
+    let tags = task.tags().iter().filter_map(|tag| {
+        Some((tag.key()?.to_owned(), tag.value().unwrap_or_default().to_owned()))
+    });
+    Some(OwnedTask { id: TaskId(task.task_arn()?.to_owned()), tags: tags.collect() })
+}
+
+/// Whether StopTask's error says that there is no such task.
+pub(super) fn says_no_such_task(code: Option<&str>, message: Option<&str>) -> bool {
+    code == Some("InvalidParameterException")
+        && message.is_some_and(|message| message.contains("task was not found"))
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_ecs::types::{Attachment, Container, KeyValuePair, TaskStopCode};
+
+    use super::*;
+
+    fn attachment(kind: &str, name: &str, value: &str) -> Attachment {
+        Attachment::builder()
+            .r#type(kind)
+            .details(KeyValuePair::builder().name(name).value(value).build())
+            .build()
+    }
+
+    #[test]
+    fn the_address_is_the_network_interfaces_not_the_first_attachments() {
+        let task = Task::builder()
+            .last_status("PENDING")
+            .desired_status("RUNNING")
+            .attachments(attachment("ServiceConnect", "privateIPv4Address", "10.9.9.9"))
+            .attachments(attachment("ElasticNetworkInterface", "subnetId", "subnet-1"))
+            .attachments(attachment("ElasticNetworkInterface", "privateIPv4Address", "10.0.0.7"))
+            .build();
+        let status = of_task(&task);
+        assert_eq!(status.phase, Phase::Pending);
+        assert_eq!(status.address, Some("10.0.0.7".parse().unwrap()));
+        assert_eq!(status.stopped, None);
+    }
+
+    #[test]
+    fn a_spot_notice_counts_as_stopping_while_the_task_still_runs() {
+        let task = Task::builder()
+            .last_status("RUNNING")
+            .desired_status("STOPPED")
+            .stop_code(TaskStopCode::SpotInterruption)
+            .stopped_reason("Your Spot Task was interrupted.")
+            .containers(Container::builder().name("ci-coordinator").exit_code(137).build())
+            .build();
+        let status = of_task(&task);
+        assert_eq!(status.phase, Phase::Running);
+        let stopped = status.stopped.unwrap();
+        assert_eq!(stopped.code, "SpotInterruption");
+        assert_eq!(stopped.containers[0].exit_code, Some(137));
+    }
+
+    #[test]
+    fn only_the_missing_task_is_told_apart() {
+        let code = Some("InvalidParameterException");
+        assert!(says_no_such_task(code, Some("The referenced task was not found.")));
+        assert!(!says_no_such_task(code, Some("The referenced cluster was inactive.")));
+        assert!(!says_no_such_task(Some("ClientException"), Some("task was not found")));
+    }
+}
