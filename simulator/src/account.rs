@@ -1,0 +1,137 @@
+//! What the simulated account holds: clusters, task definitions, tasks. No IO.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::definitions;
+use crate::faults::Faults;
+use crate::model::{CapacityProviderStrategyItem, Tag, TaskDefinition};
+use crate::names::Names;
+use crate::protocol::ApiError;
+use crate::requests::RunTask;
+use crate::task::Task;
+use crate::world::World;
+
+/// A cluster.
+#[derive(Debug, Clone)]
+pub(crate) struct Cluster {
+    pub(crate) name: String,
+    pub(crate) capacity_providers: Vec<String>,
+    pub(crate) default_strategy: Vec<CapacityProviderStrategyItem>,
+    pub(crate) tags: Vec<Tag>,
+    pub(crate) settings: Vec<Value>,
+    pub(crate) configuration: Option<Value>,
+    pub(crate) service_connect_defaults: Option<Value>,
+}
+
+impl Cluster {
+    pub(crate) fn new(name: String, capacity_providers: Vec<String>) -> Self {
+        Self {
+            name,
+            capacity_providers,
+            default_strategy: Vec::new(),
+            tags: Vec::new(),
+            settings: Vec::new(),
+            configuration: None,
+            service_connect_defaults: None,
+        }
+    }
+}
+
+/// A revision of a task definition.
+#[derive(Debug)]
+pub(crate) struct Revision {
+    pub(crate) arn: String,
+    pub(crate) number: usize,
+    /// Seconds since 1970.
+    pub(crate) registered_at: f64,
+    pub(crate) definition: TaskDefinition,
+}
+
+/// Everything that calls read and change, behind one lock.
+#[derive(Debug)]
+pub(crate) struct Account {
+    pub(crate) names: Names,
+    pub(crate) clusters: BTreeMap<String, Cluster>,
+    pub(crate) subnets: Vec<String>,
+    pub(crate) security_groups: Vec<String>,
+    pub(crate) roles: Vec<String>,
+    /// By family; the last is the latest.
+    definitions: BTreeMap<String, Vec<Arc<Revision>>>,
+    /// By id.
+    pub(crate) tasks: BTreeMap<String, Task>,
+    /// By cluster and client token: the request, and the ids of its tasks.
+    pub(crate) client_tokens: HashMap<(String, String), (RunTask, Vec<String>)>,
+    pub(crate) faults: Faults,
+}
+
+impl Account {
+    pub(crate) fn new(world: &World) -> Result<Self, ApiError> {
+        let names = Names { account: world.account.clone(), region: world.region.clone() };
+        let mut account = Self {
+            names,
+            clusters: BTreeMap::new(),
+            subnets: world.subnets.clone(),
+            security_groups: world.security_groups.clone(),
+            roles: world.roles.clone(),
+            definitions: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            client_tokens: HashMap::new(),
+            faults: Faults::new(world.faults.clone()),
+        };
+        for cluster in &world.clusters {
+            let new = Cluster::new(cluster.name.clone(), cluster.capacity_providers.clone());
+            account.clusters.insert(cluster.name.clone(), new);
+        }
+        for definition in &world.task_definitions {
+            account.register(definition.clone())?;
+        }
+        Ok(account)
+    }
+
+    /// The cluster that a request names; `default` when it names none.
+    pub(crate) fn cluster(&self, name: Option<&str>) -> Result<&Cluster, ApiError> {
+        self.names
+            .cluster(name.unwrap_or("default"))
+            .and_then(|name| self.clusters.get(name))
+            .ok_or_else(ApiError::cluster_not_found)
+    }
+
+    /// The task definition of a family, a family and revision, or an ARN.
+    pub(crate) fn definition(&self, name: &str) -> Result<Arc<Revision>, ApiError> {
+        let find = || {
+            let (family, number) = self.names.task_definition(name)?;
+            let revisions = self.definitions.get(family)?;
+            match number {
+                None => revisions.last(),
+                Some(number) => revisions.get(number.checked_sub(1)?),
+            }
+        };
+        find().cloned().ok_or_else(|| ApiError::client("Unable to describe task definition."))
+    }
+
+    /// Adds a revision.
+    pub(crate) fn register(
+        &mut self,
+        definition: TaskDefinition,
+    ) -> Result<Arc<Revision>, ApiError> {
+        definitions::check(&definition)?;
+        let revisions = self.definitions.entry(definition.family.clone()).or_default();
+        let number = revisions.len() + 1;
+        let revision = Arc::new(Revision {
+            arn: self.names.task_definition_arn(&definition.family, number),
+            number,
+            registered_at: now(),
+            definition,
+        });
+        revisions.push(Arc::clone(&revision));
+        Ok(revision)
+    }
+}
+
+/// Seconds since 1970, in milliseconds' resolution, as the API gives times.
+pub(crate) fn now() -> f64 {
+    jiff::Timestamp::now().as_millisecond() as f64 / 1000.0
+}

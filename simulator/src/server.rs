@@ -1,0 +1,93 @@
+//! HTTP: the API at `/`, and the simulator's own ways in below `/simulator/`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::faults::Fault;
+use crate::operations;
+use crate::protocol::{self, ApiError};
+use crate::service::Service;
+use crate::task::StopCause;
+
+/// All routes.
+pub(crate) fn router(service: Arc<Service>) -> Router {
+    Router::new()
+        .route("/", post(call))
+        .route("/simulator/ledger", get(ledger))
+        .route("/simulator/faults", get(list_faults).post(add_fault).delete(clear_faults))
+        .route("/simulator/tasks/{id}/stop", post(stop_from_outside))
+        .with_state(service)
+}
+
+async fn call(State(service): State<Arc<Service>>, headers: HeaderMap, body: Bytes) -> Response {
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let operation =
+        header("x-amz-target").and_then(|target| target.strip_prefix(protocol::TARGET_PREFIX));
+    let operation = operation.filter(|_| header("content-type") == Some(protocol::CONTENT_TYPE));
+    let Some(operation) = operation else {
+        return ApiError::new("UnknownOperationException", "").into_response();
+    };
+    match operations::perform(&service, operation, &body) {
+        Ok(value) => protocol::success(&value),
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn ledger(State(service): State<Arc<Service>>) -> Response {
+    match std::fs::read(&service.ledger_path) {
+        Ok(text) => ([(header::CONTENT_TYPE, "application/x-ndjson")], text).into_response(),
+        Err(error) => ApiError::server(format!("cannot read the ledger: {error}")).into_response(),
+    }
+}
+
+async fn list_faults(State(service): State<Arc<Service>>) -> Json<Value> {
+    let account = service.account();
+    Json(json!(account.faults.list().collect::<Vec<_>>()))
+}
+
+async fn add_fault(State(service): State<Arc<Service>>, body: Bytes) -> Response {
+    let fault = serde_json::from_slice::<Fault>(&body).map_err(|error| error.to_string());
+    match fault.and_then(|fault| fault.check().map(|()| fault)) {
+        Ok(fault) => {
+            service.account().faults.add(fault);
+            StatusCode::NO_CONTENT.into_response()
+        }
+        Err(error) => (StatusCode::BAD_REQUEST, error).into_response(),
+    }
+}
+
+async fn clear_faults(State(service): State<Arc<Service>>) -> StatusCode {
+    service.account().faults.clear();
+    StatusCode::NO_CONTENT
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StopFromOutside {
+    code: String,
+    reason: String,
+}
+
+async fn stop_from_outside(
+    State(service): State<Arc<Service>>,
+    Path(id): Path<String>,
+    body: Bytes,
+) -> Response {
+    let StopFromOutside { code, reason } = match serde_json::from_slice(&body) {
+        Ok(stop) => stop,
+        Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+    };
+    match service.with_task(&id, |task| task.order_stop(StopCause { code, reason })) {
+        Some(_) => StatusCode::NO_CONTENT.into_response(),
+        None => (StatusCode::NOT_FOUND, format!("no task has the id `{id}`")).into_response(),
+    }
+}

@@ -1,0 +1,106 @@
+//! The simulated service: the account behind its lock, and what tasks live on.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::account::Account;
+use crate::addresses::Addresses;
+use crate::faults::Target;
+use crate::ledger::LedgerFile;
+use crate::processes::Programs;
+use crate::protocol::ApiError;
+use crate::task::Task;
+use crate::world::{Delays, Image, World};
+
+/// One simulated ECS.
+#[derive(Debug)]
+pub(crate) struct Service {
+    account: Mutex<Account>,
+    pub(crate) ledger: LedgerFile,
+    pub(crate) ledger_path: PathBuf,
+    pub(crate) addresses: Addresses,
+    pub(crate) programs: Programs,
+    pub(crate) images: BTreeMap<String, Image>,
+    pub(crate) delays: Delays,
+    pub(crate) stop_timeout: Duration,
+    pub(crate) keep_directories: bool,
+    directory: PathBuf,
+    /// Becomes `true` when the simulator ends.
+    ending: watch::Sender<bool>,
+    /// The lives of all tasks.
+    pub(crate) lives: Mutex<JoinSet<()>>,
+}
+
+impl Service {
+    /// `directory` is an existing absolute path.
+    pub(crate) fn new(
+        world: World,
+        account: Account,
+        directory: PathBuf,
+        programs: Programs,
+    ) -> std::io::Result<Self> {
+        std::fs::create_dir_all(directory.join("tasks"))?;
+        std::fs::create_dir_all(directory.join("logs"))?;
+        let ledger_path = directory.join("ledger.jsonl");
+        Ok(Self {
+            account: Mutex::new(account),
+            ledger: LedgerFile::open(&ledger_path)?,
+            ledger_path,
+            addresses: Addresses::new(),
+            programs,
+            images: world.images,
+            delays: world.delays_ms,
+            stop_timeout: Duration::from_millis(world.stop_timeout_ms),
+            keep_directories: world.keep_directories,
+            directory,
+            ending: watch::Sender::new(false),
+            lives: Mutex::new(JoinSet::new()),
+        })
+    }
+
+    /// The account. Never held over an await.
+    pub(crate) fn account(&self) -> MutexGuard<'_, Account> {
+        self.account.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads or changes a task.
+    pub(crate) fn with_task<T>(&self, id: &str, act: impl FnOnce(&mut Task) -> T) -> Option<T> {
+        self.account().tasks.get_mut(id).map(act)
+    }
+
+    /// Where every call has to pass before it is looked at: the scripted errors, and the place of AWS's throttling.
+    pub(crate) fn admit(&self, operation: &str, target: &Target) -> Result<(), ApiError> {
+        match self.account().faults.api_error(operation, target) {
+            None => Ok(()),
+            Some((status, code, message)) => {
+                Err(ApiError { status, ..ApiError::new(&code, message) })
+            }
+        }
+    }
+
+    pub(crate) fn task_directory(&self, id: &str) -> PathBuf {
+        self.directory.join("tasks").join(id)
+    }
+
+    /// Where a container's output goes; kept when the task has stopped.
+    pub(crate) fn log_file(&self, id: &str, container: &str) -> PathBuf {
+        self.directory.join("logs").join(format!("{id}.{container}.log"))
+    }
+
+    pub(crate) fn watch_ending(&self) -> watch::Receiver<bool> {
+        self.ending.subscribe()
+    }
+
+    /// Ends all tasks' lives, and waits until the last of their processes is gone.
+    pub(crate) async fn end(&self) {
+        self.ending.send_replace(true);
+        let mut lives =
+            std::mem::take(&mut *self.lives.lock().unwrap_or_else(PoisonError::into_inner));
+        while lives.join_next().await.is_some() {}
+    }
+}
