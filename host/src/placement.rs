@@ -6,6 +6,7 @@
 pub mod bounds;
 pub mod catalog;
 pub mod size;
+pub mod text;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,0 +1,181 @@
+//! A job for native tests.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use crate::{
+    Assurance, Capacity, Cluster, Context, EarlierFailure, GitRef, Level, Limits, Profile, Project,
+    RefKind, Role, Tags, TaskDefinition,
+};
+
+/// A job whose every answer a test can set. The default is a first attempt of a job on an unprotected
+/// branch, with an empty catalog.
+#[derive(Debug, Clone)]
+pub struct Fixture {
+    /// Answered by [`Context::job_id`].
+    pub job_id: u64,
+    /// Answered by [`Context::job_name`].
+    pub job_name: String,
+    /// Answered by [`Context::job_stage`].
+    pub job_stage: String,
+    /// Answered by [`Context::tags`].
+    pub tags: Tags,
+    /// Answered by [`Context::pipeline_id`].
+    pub pipeline_id: u64,
+    /// Answered by [`Context::user_id`].
+    pub user_id: u64,
+    /// Answered by [`Context::project`].
+    pub project: Project,
+    /// Answered by [`Context::git_ref`].
+    pub git_ref: GitRef,
+    /// Answered by [`Context::profile`].
+    pub profile: String,
+    /// Answered by [`Context::timeout_seconds`].
+    pub timeout_seconds: u32,
+    /// Answered by [`Context::queued_seconds`].
+    pub queued_seconds: u32,
+    /// Answered by [`Context::earlier_failures`]; the attempt is one more than these.
+    pub earlier_failures: Vec<EarlierFailure>,
+    /// Answered by [`Context::fact`].
+    pub facts: BTreeMap<String, (String, Assurance)>,
+    /// Answered by [`Context::claimed_image`].
+    pub image: Option<String>,
+    /// Answered by [`Context::claimed_services`].
+    pub services: Vec<String>,
+    /// Answered by [`Context::claimed_variable`].
+    pub variables: BTreeMap<String, String>,
+    /// Answered by [`Context::clusters`].
+    pub clusters: Vec<Cluster>,
+    /// Answered by [`Context::task_definitions`].
+    pub task_definitions: Vec<TaskDefinition>,
+    /// Answered by [`Context::roles`].
+    pub roles: Vec<Role>,
+    /// Answered by [`Context::limits`].
+    pub limits: Limits,
+    /// What the policy said to the reader of the job log.
+    pub notices: RefCell<Vec<String>>,
+}
+
+impl Default for Fixture {
+    fn default() -> Self {
+        Self {
+            job_id: 1,
+            job_name: "test".to_owned(),
+            job_stage: "test".to_owned(),
+            tags: Tags { values: Vec::new(), assurance: Assurance::Server },
+            pipeline_id: 1,
+            user_id: 1,
+            project: Project {
+                id: 1,
+                full_path: "group/project".to_owned(),
+                namespace_id: 1,
+                root_namespace_id: 1,
+            },
+            git_ref: GitRef {
+                name: "feature".to_owned(),
+                kind: RefKind::Branch,
+                sha: "0".repeat(40),
+                protected: Some(false),
+            },
+            profile: "test".to_owned(),
+            timeout_seconds: 3600,
+            queued_seconds: 1,
+            earlier_failures: Vec::new(),
+            facts: BTreeMap::new(),
+            image: None,
+            services: Vec::new(),
+            variables: BTreeMap::new(),
+            clusters: Vec::new(),
+            task_definitions: Vec::new(),
+            roles: Vec::new(),
+            limits: Limits {
+                max_cpu_units: 4096,
+                max_memory_mib: 30_720,
+                max_ephemeral_storage_gib: 200,
+                capacities: vec![Capacity::OnDemand, Capacity::Spot],
+            },
+            notices: RefCell::default(),
+        }
+    }
+}
+
+impl Fixture {
+    /// A job with these tags.
+    pub fn with_tags<'a>(tags: impl IntoIterator<Item = &'a str>) -> Self {
+        let values = tags.into_iter().map(str::to_owned).collect();
+        Self { tags: Tags { values, assurance: Assurance::Server }, ..Self::default() }
+    }
+}
+
+impl Context for Fixture {
+    fn job_id(&self) -> u64 {
+        self.job_id
+    }
+    fn job_name(&self) -> String {
+        self.job_name.clone()
+    }
+    fn job_stage(&self) -> String {
+        self.job_stage.clone()
+    }
+    fn tags(&self) -> Tags {
+        self.tags.clone()
+    }
+    fn pipeline_id(&self) -> u64 {
+        self.pipeline_id
+    }
+    fn user_id(&self) -> u64 {
+        self.user_id
+    }
+    fn project(&self) -> Project {
+        self.project.clone()
+    }
+    fn git_ref(&self) -> GitRef {
+        self.git_ref.clone()
+    }
+    fn profile(&self) -> Profile {
+        Profile { name: self.profile.clone() }
+    }
+    fn timeout_seconds(&self) -> u32 {
+        self.timeout_seconds
+    }
+    fn queued_seconds(&self) -> u32 {
+        self.queued_seconds
+    }
+    fn attempt(&self) -> u32 {
+        u32::try_from(self.earlier_failures.len()).unwrap_or(u32::MAX).saturating_add(1)
+    }
+    fn earlier_failures(&self) -> Vec<EarlierFailure> {
+        self.earlier_failures.clone()
+    }
+    fn fact(&self, name: &str) -> Option<(String, Assurance)> {
+        self.facts.get(name).cloned()
+    }
+    fn claimed_image(&self) -> Option<String> {
+        self.image.clone()
+    }
+    fn claimed_services(&self) -> Vec<String> {
+        self.services.clone()
+    }
+    fn claimed_variable(&self, name: &str) -> Option<String> {
+        self.variables.get(name).cloned()
+    }
+    fn claimed_variable_names(&self) -> Vec<String> {
+        self.variables.keys().cloned().collect()
+    }
+    fn clusters(&self) -> Vec<Cluster> {
+        self.clusters.clone()
+    }
+    fn task_definitions(&self) -> Vec<TaskDefinition> {
+        self.task_definitions.clone()
+    }
+    fn roles(&self) -> Vec<Role> {
+        self.roles.clone()
+    }
+    fn limits(&self) -> Limits {
+        self.limits.clone()
+    }
+    fn log(&self, _level: Level, _message: &str) {}
+    fn notice(&self, message: &str) {
+        self.notices.borrow_mut().push(message.to_owned());
+    }
+}

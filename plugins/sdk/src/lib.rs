@@ -1,0 +1,77 @@
+//! Write placement policies for Pointsman in Rust.
+//!
+//! A policy is a type that implements [`Policy`] and one of [`Placer`], [`Mutator`] and [`Guard`], and one
+//! line that makes a component of the crate:
+//!
+//! ```ignore
+//! pointsman_policy_sdk::export!(MyPolicy: placer);
+//! ```
+//!
+//! What a policy may know of the job comes through [`Context`]: from the host inside a component, from a
+//! [`Fixture`](fixture::Fixture) in native tests, so that `cargo test` needs no WebAssembly at all.
+
+pub mod bindings;
+pub mod context;
+pub mod export;
+pub mod fixture;
+pub mod settings;
+
+pub use bindings::lifecycle::pointsman::policy::{
+    catalog::{Arch, Capacity, Cluster, Limits, Role, TaskDefinition},
+    facts::{Assurance, EarlierFailure, FailureKind, GitRef, Profile, Project, RefKind, Tags},
+    log::Level,
+    types::{Decision, Placement, Rejection, SettingProblem},
+};
+pub use context::Context;
+pub use serde_json::Value;
+
+/// What every policy has: a description, and settings that it checks by itself.
+pub trait Policy {
+    /// The policy's settings, as it likes them.
+    type Settings;
+
+    /// One line for `pointsman policy inspect`.
+    const DESCRIPTION: &'static str;
+
+    /// Reads `[policies.<name>.settings]`. [`settings::from_json`] is enough for a type with `serde`.
+    ///
+    /// # Errors
+    ///
+    /// Returns every problem at once, each with the dotted path of the setting.
+    fn settings(json: &Value) -> Result<Self::Settings, Vec<SettingProblem>>;
+}
+
+/// Answers placements.
+pub trait Placer: Policy {
+    /// Ranked placements, best first; or no opinion; or a refusal.
+    ///
+    /// Generic over the context, not a trait object: so a component imports only what it uses, and runs on
+    /// hosts that lack the rest.
+    fn place<C: Context>(context: &C, settings: &Self::Settings) -> Decision;
+}
+
+/// Changes placements.
+pub trait Mutator: Policy {
+    /// The placements to go on with, best first.
+    ///
+    /// # Errors
+    ///
+    /// A rejection ends the job.
+    fn mutate<C: Context>(
+        context: &C,
+        settings: &Self::Settings,
+        candidates: Vec<Placement>,
+    ) -> Result<Vec<Placement>, Rejection>;
+}
+
+/// Accepts or refuses one placement.
+pub trait Guard: Policy {
+    /// # Errors
+    ///
+    /// A rejection drops this candidate; the job is rejected when none is left.
+    fn check<C: Context>(
+        context: &C,
+        settings: &Self::Settings,
+        candidate: &Placement,
+    ) -> Result<(), Rejection>;
+}
