@@ -1,1 +1,143 @@
-//! (being written)
+//! The command line: what there is to say, and who does it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::environment::{self, Process, RunnerEnvironment};
+use crate::failure::{Failure, Report, guard};
+use crate::output;
+use crate::settings::Settings;
+use crate::stages::{self, Context, Stage, Termination};
+
+/// Runs GitLab CI jobs where WebAssembly policies say: a custom executor driver for GitLab Runner
+#[derive(Debug, Parser)]
+#[command(name = "pointsman", version, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct Global {
+    /// The settings file
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        default_value = "/etc/pointsman/pointsman.toml"
+    )]
+    config: PathBuf,
+    /// The profile that decides; may be left out when the file has one
+    #[arg(long, global = true, value_name = "NAME")]
+    profile: Option<String>,
+    /// Keeps state here instead of in the file's `[state] directory`
+    #[arg(long, global = true, value_name = "DIRECTORY")]
+    state_directory: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Stage(StageCommand),
+    /// The stages, as GitLab's Fargate driver spells them
+    #[command(subcommand)]
+    Custom(StageCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum StageCommand {
+    /// Decides where the job runs (called by GitLab Runner)
+    Config,
+    /// Launches the task (called by GitLab Runner)
+    Prepare,
+    /// Runs one script in the task (called by GitLab Runner)
+    Run {
+        /// The script's file
+        script: PathBuf,
+        /// GitLab Runner's name of it
+        sub_stage: String,
+    },
+    /// Stops the task (called by GitLab Runner)
+    Cleanup,
+}
+
+impl From<StageCommand> for Stage {
+    fn from(command: StageCommand) -> Self {
+        match command {
+            StageCommand::Config => Self::Config,
+            StageCommand::Prepare => Self::Prepare,
+            StageCommand::Run { script, sub_stage } => Self::Run { script, sub_stage },
+            StageCommand::Cleanup => Self::Cleanup,
+        }
+    }
+}
+
+/// Runs the command line `arguments`, the program's name first, and answers its exit code.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let environment = RunnerEnvironment::read(&Process);
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error, &environment),
+    };
+    start_trace_log();
+    let (stage, global) = match cli.command {
+        Command::Stage(command) | Command::Custom(command) => (Stage::from(command), cli.global),
+    };
+    let termination = Termination::install(&environment);
+    let ended = guard(|| {
+        if matches!(stage, Stage::Config) {
+            // First of all, since it starts the process anew.
+            environment::drop_cloud_credentials()
+                .map_err(|error| Failure::System(Report::of(&error)))?;
+        }
+        let context = Context {
+            settings: load(&global)?,
+            profile: global.profile.clone(),
+            environment: environment.clone(),
+        };
+        stages::run_stage(&stage, &context, &termination)
+    });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.end(&environment),
+    }
+}
+
+fn load(global: &Global) -> Result<Settings, Failure> {
+    let mut settings = Settings::load(&global.config)?;
+    if let Some(directory) = &global.state_directory {
+        settings.state_directory =
+            std::path::absolute(directory).map_err(|error| Failure::System(Report::of(&error)))?;
+    }
+    Ok(settings)
+}
+
+/// Help and version are answers; anything else is a mistake in GitLab Runner's config.toml, whose code must
+/// not read as the job's own failure.
+fn usage(error: &clap::Error, environment: &RunnerEnvironment) -> ExitCode {
+    let text = error.render();
+    if error.use_stderr() {
+        for line in text.to_string().lines() {
+            output::note(line);
+        }
+        return ExitCode::from(environment.system_failure_exit_code);
+    }
+    output::result(&text.to_string());
+    ExitCode::SUCCESS
+}
+
+/// For operators, on stderr, apart from what job logs are meant to say.
+fn start_trace_log() {
+    let filter = tracing_subscriber::EnvFilter::new(environment::log_filter(&Process));
+    // It only fails when a log was started before.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(true)
+        .try_init();
+}

@@ -91,6 +91,11 @@ pub fn drop_cloud_credentials() -> io::Result<()> {
     Err(again.exec())
 }
 
+/// The whole environment, for the children of a rehearsal.
+pub fn all() -> Vec<(OsString, OsString)> {
+    std::env::vars_os().collect()
+}
+
 /// The filter of the trace log on stderr, `POINTSMAN_LOG`; `warn` when unset.
 pub fn log_filter(variables: &impl Variables) -> String {
     variables

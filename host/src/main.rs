@@ -1,2 +1,7 @@
 //! The `pointsman` executable.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pointsman::cli::main(std::env::args_os())
+}

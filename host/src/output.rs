@@ -31,6 +31,11 @@ pub fn result(text: &str) {
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
+/// Where a rehearsal's job logs go while it runs: stdout, or stderr when stdout belongs to the report.
+pub fn stream(stdout_is_taken: bool) -> Box<dyn Write + Send> {
+    if stdout_is_taken { Box::new(io::stderr()) } else { Box::new(io::stdout()) }
+}
+
 /// `text` with control characters replaced, so that nobody's text can move the cursor, forge a line of ours
 /// or start a GitLab log section.
 pub fn printable(text: &str) -> String {

@@ -1,0 +1,169 @@
+//! From an attempt to what the backend and the SSH client need of it: pure.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use super::Context;
+use crate::backend::{LaunchRequest, TaskId};
+use crate::failure::{Failure, Report};
+use crate::placement::Placement;
+use crate::secret::Secret;
+use crate::settings::{HostKeySource, SshServer, TaskDefinition};
+use crate::ssh::{HostKey, KeyPair, Target};
+use crate::state::{Attempt, Keys};
+
+/// Without a connection for this long the agent ends its task. The longest pause between two scripts is
+/// GitLab Runner's back-off of 5 min between attempts at fetching sources.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(900);
+
+pub(super) fn definition_of<'c>(
+    context: &'c Context,
+    placement: &Placement,
+) -> Result<&'c TaskDefinition, Failure> {
+    let name = &placement.task_definition;
+    context.settings.task_definitions.get(name).ok_or_else(|| {
+        Failure::system(format!("the task definition `{name}` is no longer in the settings"))
+            .hint("keep a task definition in the file until its jobs have ended")
+    })
+}
+
+fn key(seed: &Secret<String>) -> Result<KeyPair, Failure> {
+    KeyPair::from_seed_base64(seed).map_err(|error| Failure::System(Report::of(&error)))
+}
+
+fn keys_of(attempt: &Attempt) -> Result<&Keys, Failure> {
+    attempt.keys.as_ref().ok_or_else(|| Failure::system("the attempt has no keys any more"))
+}
+
+pub(super) fn target(
+    attempt: &Attempt,
+    definition: &TaskDefinition,
+    address: IpAddr,
+) -> Result<Target, Failure> {
+    let keys = keys_of(attempt)?;
+    Ok(Target {
+        address: SocketAddr::new(address, definition.ssh.port),
+        user: definition.ssh.user.clone(),
+        client_key: key(&keys.client)?,
+        host_key: match definition.ssh.host_key {
+            HostKeySource::Injected => HostKey::Known(key(&keys.host)?.public_line()),
+            HostKeySource::FirstContact => HostKey::FirstContact,
+        },
+    })
+}
+
+/// The target of a task that `prepare` has reached: its host key is known by now, however it came to be.
+pub(super) fn known_target(context: &Context, attempt: &Attempt) -> Result<Target, Failure> {
+    let not_ready = || {
+        Failure::system("there is no task for this script: `prepare` did not finish")
+            .hint("look for its error further up in the job log")
+    };
+    let launch = attempt.launch.as_ref().ok_or_else(not_ready)?;
+    let placement = attempt.launched_placement().ok_or_else(not_ready)?;
+    let definition = definition_of(context, placement)?;
+    Ok(Target {
+        address: launch.address.ok_or_else(not_ready)?,
+        user: definition.ssh.user.clone(),
+        client_key: key(&keys_of(attempt)?.client)?,
+        host_key: HostKey::Known(launch.host_key.clone().ok_or_else(not_ready)?),
+    })
+}
+
+pub(super) fn request(
+    context: &Context,
+    attempt: &Attempt,
+    placement: &Placement,
+    definition: &TaskDefinition,
+) -> Result<LaunchRequest, Failure> {
+    let task_definition = definition.by_arch.get(&placement.arch).ok_or_else(|| {
+        let name = &placement.task_definition;
+        Failure::system(format!("the task definition `{name}` has no {} any more", placement.arch))
+    })?;
+    let role_arn = match &placement.role {
+        None => None,
+        Some(role) => {
+            Some(context.settings.roles.get(role).map(|role| role.arn.clone()).ok_or_else(
+                || Failure::system(format!("the role `{role}` is no longer in the settings")),
+            )?)
+        }
+    };
+    let keys = keys_of(attempt)?;
+    let mut environment = BTreeMap::from([
+        ("SSH_PUBLIC_KEY".to_owned(), Secret::new(key(&keys.client)?.public_line())),
+        ("POINTSMAN_DEADLINE".to_owned(), Secret::new(attempt.deadline.as_second().to_string())),
+    ]);
+    if definition.ssh.host_key == HostKeySource::Injected {
+        environment.insert("POINTSMAN_HOST_KEY".to_owned(), keys.host.clone());
+    }
+    if definition.ssh.server == SshServer::Agent {
+        let seconds = IDLE_TIMEOUT.as_secs().to_string();
+        environment.insert("POINTSMAN_IDLE_TIMEOUT".to_owned(), Secret::new(seconds));
+    }
+    Ok(LaunchRequest {
+        attempt: attempt.id.to_string(),
+        client_token: client_token(attempt, 0),
+        started_by: started_by(context),
+        task_definition: task_definition.clone(),
+        container: definition.container.clone(),
+        arch: placement.arch,
+        capacity: placement.capacity,
+        size: placement.size,
+        ephemeral_storage_gib: placement.ephemeral_storage_gib,
+        role_arn,
+        environment,
+        tags: tags(context, attempt, placement),
+        port: definition.ssh.port,
+    })
+}
+
+/// The same for the same attempt and placement, so that asking again finds the first task (ECS API
+/// reference, "Ensuring idempotency"); another placement is another task.
+fn client_token(attempt: &Attempt, placement: usize) -> String {
+    let digest = Sha256::new()
+        .chain_update(attempt.id.as_str())
+        .chain_update([0])
+        .chain_update(placement.to_string())
+        .finalize();
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// ListTasks takes no other filter beside it, so it names the manager; tags name the rest.
+pub(super) fn started_by(context: &Context) -> String {
+    // Dots are legal in a name of ours and not in `startedBy`.
+    format!("pointsman/{}", context.settings.manager.replace('.', "-"))
+}
+
+/// The tag that tells an attempt's task from the manager's others.
+pub(super) const ATTEMPT_TAG: &str = "pointsman:attempt";
+
+fn tags(context: &Context, attempt: &Attempt, placement: &Placement) -> BTreeMap<String, String> {
+    let mut tags = BTreeMap::from([
+        ("pointsman:manager".to_owned(), context.settings.manager.clone()),
+        (ATTEMPT_TAG.to_owned(), attempt.id.to_string()),
+        ("pointsman:job".to_owned(), attempt.job.id.to_string()),
+        ("pointsman:project".to_owned(), attempt.job.project_id.to_string()),
+        ("pointsman:pipeline".to_owned(), attempt.job.pipeline_id.to_string()),
+        ("pointsman:profile".to_owned(), attempt.profile.clone()),
+        ("pointsman:deadline".to_owned(), attempt.deadline.to_string()),
+    ]);
+    if let Some(profile) = context.settings.profiles.get(&attempt.profile) {
+        for name in &profile.policies {
+            if let Some(policy) = context.settings.policies.get(name) {
+                let digest = policy.sha256.get(..16).unwrap_or_default();
+                tags.insert(format!("pointsman:policy:{name}"), digest.to_owned());
+            }
+        }
+    }
+    for (key, value) in &placement.labels {
+        tags.insert(format!("pointsman:label:{key}"), value.clone());
+    }
+    tags
+}
+
+/// The last part of an ARN.
+pub(super) fn short(task: &TaskId) -> &str {
+    task.0.rsplit('/').next().unwrap_or(&task.0)
+}

@@ -1,0 +1,1 @@
+//! `pointsman rehearse`: the article's pipeline, as a newcomer sees it.

@@ -1,0 +1,226 @@
+//! A runner manager's world for one test: settings, state, and a simulator.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+use super::attempt::{Attempt, Job};
+use super::ledger::{self, Ledger};
+
+/// The driver under test.
+pub(crate) const DRIVER: &str = env!("CARGO_BIN_EXE_pointsman");
+
+/// A file of the build, such as `debug/pointsman-agent` or `policies/by-tag.wasm`.
+pub(crate) fn built(name: &str) -> PathBuf {
+    let profile = Path::new(DRIVER).parent().unwrap();
+    let path = profile.parent().unwrap().join(name);
+    assert!(path.exists(), "{} is missing: run `make build policies`", path.display());
+    path
+}
+
+/// An executable of the build beside the driver.
+pub(crate) fn executable(name: &str) -> PathBuf {
+    let path = Path::new(DRIVER).with_file_name(name);
+    assert!(path.exists(), "{} is missing: run `make build`", path.display());
+    path
+}
+
+pub(crate) struct House {
+    directory: TempDir,
+    simulator: Child,
+    endpoint: String,
+}
+
+impl House {
+    /// A house whose simulator plays nothing wrong.
+    pub(crate) fn new() -> Self {
+        Self::with_faults(&json!([]))
+    }
+
+    /// A house whose simulator plays `faults`, as its world file spells them.
+    pub(crate) fn with_faults(faults: &Value) -> Self {
+        let directory = TempDir::with_prefix_in("house-", env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let path = directory.path();
+        fs::write(path.join("pointsman.toml"), settings(&path.join("state"))).unwrap();
+        let state = path.join("state");
+        fs::create_dir(&state).unwrap();
+        if let Some(compiled) = compiled_policies() {
+            copy_directory(compiled, &state.join("policies"));
+        }
+        fs::write(path.join("world.json"), world(faults).to_string()).unwrap();
+        fs::create_dir(path.join("simulator")).unwrap();
+        let mut simulator = Command::new(executable("pointsman-simulator"))
+            .arg("--world")
+            .arg(path.join("world.json"))
+            .arg("--directory")
+            .arg(path.join("simulator"))
+            .arg("--agent")
+            .arg(executable("pointsman-agent"))
+            // The simulator ends when this pipe does, so also when the test panics.
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(path.join("simulator.log")).unwrap())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(simulator.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let answer: Value = serde_json::from_str(&line).unwrap_or_else(|error| {
+            let log = fs::read_to_string(path.join("simulator.log")).unwrap_or_default();
+            panic!("the simulator says {line:?} ({error})\n{log}")
+        });
+        let endpoint = answer["endpoint"].as_str().unwrap().to_owned();
+        Self { directory, simulator, endpoint }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(crate) fn settings_file(&self) -> PathBuf {
+        self.path().join("pointsman.toml")
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.path().join("state")
+    }
+
+    pub(crate) fn ledger_file(&self) -> PathBuf {
+        self.path().join("simulator/ledger.jsonl")
+    }
+
+    pub(crate) fn ledger(&self) -> Ledger {
+        Ledger::read(&self.ledger_file())
+    }
+
+    /// What AWS's client is told on a machine with credentials, and where the simulator is.
+    pub(crate) fn cloud_environment(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("AWS_ENDPOINT_URL_ECS", self.endpoint.clone()),
+            ("AWS_ACCESS_KEY_ID", "AKIATESTTESTTESTTEST".to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", "secret-of-the-runner-manager".to_owned()),
+            ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+        ]
+    }
+
+    /// A new attempt at `job`, as the runner that uses the profile `profile` would make it.
+    pub(crate) fn attempt<'h>(&'h self, profile: &str, job: &Job) -> Attempt<'h> {
+        Attempt::new(self, profile, job)
+    }
+
+    /// An attempt whose task is ready.
+    pub(crate) fn prepared(&self, profile: &str) -> Attempt<'_> {
+        let mut attempt = self.attempt(profile, &Job::default());
+        let _ = attempt.config().succeeds();
+        let _ = attempt.prepare().succeeds();
+        attempt
+    }
+
+    /// Waits until nothing runs any more, asserts that nothing was started twice, and answers the ledger.
+    pub(crate) fn settled(&self, started: usize) -> Ledger {
+        let ledger = ledger::settle(&self.ledger_file());
+        assert_eq!(ledger.started().len(), started, "{:?}", ledger.started());
+        // No stage that got as far as its state, no directory.
+        let attempts = fs::read_dir(self.state().join("attempts")).map_or(0, Iterator::count);
+        assert_eq!(attempts, 0, "attempts left in the state directory");
+        ledger
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        drop(self.simulator.stdin.take());
+        let _ = self.simulator.wait();
+    }
+}
+
+/// The digest to pin.
+pub(crate) fn digest(path: &Path) -> String {
+    let digest = Sha256::digest(fs::read(path).unwrap());
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn settings(state: &Path) -> String {
+    let component = built("policies/by-tag.wasm");
+    include_str!("pointsman.toml")
+        .replace("@STATE@", state.to_str().unwrap())
+        .replace("@COMPONENT@", component.to_str().unwrap())
+        .replace("@SHA256@", &digest(&component))
+        .replace("@AGENT@", executable("pointsman-agent").to_str().unwrap())
+        .replace("@USER@", &user())
+}
+
+/// Stock sshd lets only the user in who started it, unless that is root.
+fn user() -> String {
+    let id = Command::new("id").arg("-un").output().unwrap();
+    String::from_utf8(id.stdout).unwrap().trim().to_owned()
+}
+
+fn world(faults: &Value) -> Value {
+    let definition = |family: &str, arch: &str, image: &str, port: u16| {
+        json!({
+            "family": family,
+            "networkMode": "awsvpc",
+            "requiresCompatibilities": ["FARGATE"],
+            "cpu": "256",
+            "memory": "512",
+            "runtimePlatform": { "cpuArchitecture": arch, "operatingSystemFamily": "LINUX" },
+            "containerDefinitions": [{
+                "name": "ci-coordinator",
+                "image": image,
+                "essential": true,
+                "portMappings": [{ "containerPort": port, "protocol": "tcp" }],
+            }],
+        })
+    };
+    json!({
+        "account": "123456789012",
+        "region": "eu-west-1",
+        "clusters": [{ "name": "test-cluster", "capacity_providers": ["FARGATE", "FARGATE_SPOT"] }],
+        "subnets": ["subnet-12345"],
+        "security_groups": ["sg-12345"],
+        "roles": ["arn:aws:iam::123456789012:role/deploy"],
+        "task_definitions": [
+            definition("agent-task", "X86_64", "example/agent", 2222),
+            definition("agent-task-arm64", "ARM64", "example/agent", 2222),
+            definition("openssh-task", "X86_64", "example/openssh", 2022),
+        ],
+        "images": {
+            "example/agent": { "server": "agent" },
+            "example/openssh": { "server": "openssh" },
+        },
+        "faults": faults,
+    })
+}
+
+/// The policies, compiled once for all tests of this process by a job of their own.
+fn compiled_policies() -> Option<&'static Path> {
+    static COMPILED: OnceLock<PathBuf> = OnceLock::new();
+    static COMPILING: OnceLock<()> = OnceLock::new();
+    // The house that compiles must not wait for itself.
+    if COMPILED.get().is_none() && COMPILING.set(()).is_ok() {
+        let house = House::new();
+        let mut attempt = house.attempt("agent", &Job::default());
+        let _ = attempt.config().succeeds();
+        let kept =
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("policies-{}", std::process::id()));
+        copy_directory(&house.state().join("policies"), &kept);
+        let _ = COMPILED.set(kept);
+    }
+    COMPILED.get().map(PathBuf::as_path)
+}
+
+fn copy_directory(from: &Path, to: &Path) {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().mode(0o700).recursive(true).create(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().flatten() {
+        if entry.path().is_file() {
+            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+}
