@@ -127,8 +127,19 @@ fn container(names: &Names, task: &Task, container: &Container) -> Value {
         "networkBindings": [],
         "networkInterfaces": interfaces,
         "healthStatus": "UNKNOWN",
-        "cpu": "0",
     });
+    let definitions = &task.revision.definition.container_definitions;
+    if let Some(definition) =
+        definitions.iter().find(|definition| definition.name == container.name)
+    {
+        value["cpu"] = json!(definition.cpu.to_string());
+        if let Some(memory) = definition.memory {
+            value["memory"] = json!(memory.to_string());
+        }
+        if let Some(reservation) = definition.memory_reservation {
+            value["memoryReservation"] = json!(reservation.to_string());
+        }
+    }
     if task.times.started.is_some() {
         value["runtimeId"] =
             json!(format!("{}-{}", task.id, container.id.get(..10).unwrap_or_default()));

@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use crate::diagnostics;
 use crate::lifecycle::Status;
 
 /// One line.
@@ -150,7 +151,7 @@ impl LedgerFile {
                 self.file.lock().unwrap_or_else(PoisonError::into_inner).write_all(line.as_bytes())
             });
         if let Err(error) = written {
-            crate::diagnostics::report(&format!("cannot write to the ledger: {error}"));
+            diagnostics::report(&format!("cannot write to the ledger: {error}"));
         }
     }
 }

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::account::now;
 use crate::addresses::Reservation;
+use crate::diagnostics;
 use crate::faults::Fate;
 use crate::ledger::Event;
 use crate::lifecycle::Status;
@@ -329,7 +330,7 @@ impl Life {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
                 let directory = self.directory.display();
-                crate::diagnostics::report(&format!("cannot remove {directory}: {error}"));
+                diagnostics::report(&format!("cannot remove {directory}: {error}"));
             }
         }
     }

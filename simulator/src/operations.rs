@@ -1,6 +1,6 @@
 //! The operations: from a request's JSON to an answer's.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde::de::DeserializeOwned;
@@ -112,6 +112,12 @@ fn run_task(service: &Arc<Service>, request: Value, target: &Target) -> Result<V
         });
         return Ok(json!({"tasks": [], "failures": [{"reason": NO_CAPACITY}]}));
     }
+    let mut lives = service.lives();
+    if service.is_ending() {
+        return Err(ApiError::server("The simulator is ending."));
+    }
+    // Lives that are over leave the set, which would grow without end.
+    while lives.try_join_next().is_some() {}
     let mut ids = Vec::new();
     let mut tasks = Vec::new();
     for provider in &plan.capacity_providers {
@@ -123,9 +129,6 @@ fn run_task(service: &Arc<Service>, request: Value, target: &Target) -> Result<V
         service.ledger.write(Event::State { task: task.arn.clone(), status: task.status });
         tasks.push(description::task(&account.names, &task, true));
         account.tasks.insert(id.clone(), task);
-        let mut lives = service.lives.lock().unwrap_or_else(PoisonError::into_inner);
-        // Lives that are over leave the set, which would grow without end.
-        while lives.try_join_next().is_some() {}
         lives.spawn(life::live(Arc::clone(service), id.clone()));
         ids.push(id);
     }

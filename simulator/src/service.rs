@@ -33,7 +33,7 @@ pub(crate) struct Service {
     /// Becomes `true` when the simulator ends.
     ending: watch::Sender<bool>,
     /// The lives of all tasks.
-    pub(crate) lives: Mutex<JoinSet<()>>,
+    lives: Mutex<JoinSet<()>>,
 }
 
 impl Service {
@@ -94,6 +94,16 @@ impl Service {
 
     pub(crate) fn watch_ending(&self) -> watch::Receiver<bool> {
         self.ending.subscribe()
+    }
+
+    /// The lives of all tasks, to add one; whoever holds the guard and finds that the simulator is not
+    /// [ending](Self::is_ending) can be sure that what it adds will be waited for.
+    pub(crate) fn lives(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.lives.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn is_ending(&self) -> bool {
+        *self.ending.borrow()
     }
 
     /// Ends all tasks' lives, and waits until the last of their processes is gone.

@@ -141,6 +141,8 @@ fn kill_descendants() -> u32 {
     let mut killed = BTreeSet::new();
     // A process in uninterruptible sleep must not keep the simulator for ever: 10 s.
     for _ in 0..5000 {
+        // What has ended by itself was not left over.
+        while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
         let descendants = descendants(rustix::process::getpid().as_raw_pid());
         if descendants.is_empty() {
             break;
@@ -151,7 +153,6 @@ fn kill_descendants() -> u32 {
             }
             killed.insert(pid);
         }
-        while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
         std::thread::sleep(Duration::from_millis(2));
     }
     killed.len() as u32

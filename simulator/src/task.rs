@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use crate::account::{Revision, now};
 use crate::faults::Fate;
 use crate::lifecycle::Status;
-use crate::model::{Tag, TaskOverride};
+use crate::model::{ContainerDefinition, Tag, TaskOverride};
 use crate::requests::RunTask;
 use crate::validation::Plan;
 
@@ -100,7 +100,7 @@ impl Task {
         fate: Fate,
     ) -> Self {
         let family = &plan.revision.definition.family;
-        let container = |definition: &crate::model::ContainerDefinition| Container {
+        let container = |definition: &ContainerDefinition| Container {
             name: definition.name.clone(),
             image: definition.image.clone(),
             id: random_id(),

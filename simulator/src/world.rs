@@ -7,7 +7,9 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::faults::Fault;
+use crate::lifecycle::Status;
 use crate::model::TaskDefinition;
+use crate::names;
 
 /// What exists when the simulator starts.
 #[derive(Debug, Clone, Deserialize)]
@@ -96,8 +98,7 @@ impl Default for Delays {
 
 impl Delays {
     /// How long a task stays in `status`.
-    pub(crate) fn of(&self, status: crate::lifecycle::Status) -> Duration {
-        use crate::lifecycle::Status;
+    pub(crate) fn of(&self, status: Status) -> Duration {
         Duration::from_millis(match status {
             Status::Provisioning => self.provisioning,
             Status::Pending => self.pending,
@@ -184,7 +185,7 @@ impl World {
             }
         }
         for role in &self.roles {
-            if !crate::names::is_role_arn(role) {
+            if !names::is_role_arn(role) {
                 return Err(format!("role `{role}` is not an IAM role's ARN"));
             }
         }

@@ -95,3 +95,14 @@ fn assert_refused(world: &Value, expected: &str) {
     );
     assert!(output.stdout.is_empty());
 }
+
+#[test]
+fn the_example_world_is_one() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/world.json");
+    let world: Value = serde_json::from_str(&std::fs::read_to_string(example).unwrap()).unwrap();
+    // Any program stands for the agent here.
+    let simulator = Simulator::start_with(&world, &["--agent", "/bin/true"]);
+    let answer = simulator
+        .ok("DescribeTaskDefinition", &json!({"taskDefinition": "gitlab-runner-dev-task"}));
+    assert_eq!(answer["taskDefinition"]["containerDefinitions"][0]["name"], "ci-coordinator");
+}
