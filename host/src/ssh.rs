@@ -16,6 +16,7 @@ mod key;
 mod outflow;
 mod ready;
 mod session;
+mod strike;
 
 pub use error::{ConnectError, NotReady, Phase, RunError};
 pub use key::{KeyError, KeyPair};

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::{Agent, eventually};
 
@@ -93,4 +93,19 @@ fn the_seventeenth_connection_is_closed_at_once() {
     assert!(connect().is_none());
     drop(open);
     eventually("the places are free again", || connect().is_some());
+}
+
+#[test]
+fn who_does_not_log_in_is_sent_away_after_20_seconds() {
+    let agent = Agent::start();
+    let address = agent.ssh(&[]).get_args().last().unwrap().to_owned().into_string().unwrap();
+    let mut stream = TcpStream::connect((address.as_str(), 2222)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(40))).unwrap();
+    let start = Instant::now();
+    let mut greeting = Vec::new();
+    // Ends with the connection, not by the timeout, which would be an error.
+    stream.read_to_end(&mut greeting).unwrap();
+    assert!(greeting.starts_with(b"SSH-2.0-pointsman-agent_"));
+    assert!((18..30).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+    assert!(agent.log().contains("did not log in within 20 s"), "{}", agent.log());
 }

@@ -163,3 +163,14 @@ fn orphans_are_reaped() {
         String::from_utf8(output.unwrap().stdout).unwrap().trim().is_empty()
     });
 }
+
+#[test]
+fn input_that_is_never_read_is_bounded() {
+    let agent = Agent::start();
+    let start = Instant::now();
+    let output = agent.run_with_input("exec sleep 60", vec![b'x'; 80 << 20]);
+    assert_eq!(output.status.code(), Some(255), "{output:?}");
+    assert!(start.elapsed() < Duration::from_secs(40), "{:?}", start.elapsed());
+    assert!(agent.log().contains("does not read its input: stopped"), "{}", agent.log());
+    assert!(agent.run("true").status.success());
+}

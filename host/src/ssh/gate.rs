@@ -1,17 +1,19 @@
 //! A gate in front of the socket: closed, the socket is not read, and everything else goes on.
 //!
 //! This is how output that nobody takes slows the server down without stopping our own side of the
-//! connection. The gate also knows how long the server has been silent, and can cut the connection,
-//! for the library's task outlives the future that started it.
+//! connection. The gate also knows when something was read last and how the server greeted us, and can cut
+//! the connection, for the library's task outlives the future that started it.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
+
+/// The longest first line that a server may send (RFC 4253, 4.2).
+const LONGEST_GREETING: usize = 255;
 
 /// The gate of one connection.
 pub(super) struct Gate(Mutex<State>);
@@ -20,6 +22,7 @@ struct State {
     closed: bool,
     cut: bool,
     last_read: Instant,
+    greeting: Vec<u8>,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
@@ -36,6 +39,7 @@ impl Gate {
             closed: false,
             cut: false,
             last_read: Instant::now(),
+            greeting: Vec::new(),
             reader: None,
             writer: None,
         })))
@@ -51,7 +55,7 @@ impl Gate {
         self.state().closed = true;
     }
 
-    /// Reads again. Time spent closed is no silence.
+    /// Reads again. Time spent closed is no silence: see [`Gate::last_read`].
     pub(super) fn open(&self) {
         let mut state = self.state();
         if state.closed {
@@ -76,10 +80,14 @@ impl Gate {
         self.state().closed
     }
 
-    /// For how long nothing has come although we would have read it.
-    pub(super) fn silence(&self) -> Duration {
-        let state = self.state();
-        if state.closed { Duration::ZERO } else { state.last_read.elapsed() }
+    /// The first that was read, in clear text: the server's version, when there is one.
+    pub(super) fn greeting(&self) -> Vec<u8> {
+        self.state().greeting.clone()
+    }
+
+    /// When something was read last, or the gate was opened.
+    pub(super) fn last_read(&self) -> Instant {
+        self.state().last_read
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -114,9 +122,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gated<S> {
                 return Poll::Pending;
             }
         }
+        let before = buffer.filled().len();
         let read = Pin::new(&mut this.stream).poll_read(context, buffer);
         if read.is_ready() {
-            this.gate.state().last_read = Instant::now();
+            let mut state = this.gate.state();
+            state.last_read = Instant::now();
+            let missing = LONGEST_GREETING.saturating_sub(state.greeting.len());
+            let new = buffer.filled().iter().skip(before).take(missing);
+            state.greeting.extend(new);
         }
         read
     }
@@ -148,6 +161,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gated<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
@@ -159,8 +174,6 @@ mod tests {
         let mut near = gate.guard(near);
         far.write_all(b"abc").await.unwrap();
         gate.close();
-        tokio::time::sleep(Duration::from_millis(30)).await;
-        assert_eq!(gate.silence(), Duration::ZERO);
         let mut byte = [0; 1];
         assert!(
             tokio::time::timeout(Duration::from_millis(30), near.read(&mut byte)).await.is_err()
@@ -172,11 +185,12 @@ mod tests {
             let mut rest = [0; 3];
             near.read_exact(&mut rest).await.map(|_| rest)
         });
-        tokio::task::yield_now().await;
-        gate.open();
-        assert_eq!(&reading.await.unwrap().unwrap(), b"abc");
         tokio::time::sleep(Duration::from_millis(30)).await;
-        assert!(gate.silence() >= Duration::from_millis(30));
+        let opened = Instant::now();
+        gate.open();
+        assert!(gate.last_read() >= opened);
+        assert_eq!(&reading.await.unwrap().unwrap(), b"abc");
+        assert_eq!(gate.greeting(), b"abc");
     }
 
     #[tokio::test]

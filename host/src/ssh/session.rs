@@ -14,11 +14,13 @@ use russh::keys::{HashAlg, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertific
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Disconnect, Preferred, Sig};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::error::{ConnectError, Phase, RunError};
 use super::gate::Gate;
 use super::outflow::{Outflow, Stream};
+use super::strike::{self, Blow, Means};
 use super::{HostKey, Target};
 use crate::settings::SshTimes;
 
@@ -29,10 +31,10 @@ const STDERR: u32 = 1;
 const PIECE: usize = 32 << 10;
 
 /// What a request may take that has only to be handed to the connection.
-const HAND_OVER: Duration = Duration::from_secs(2);
+pub(super) const HAND_OVER: Duration = Duration::from_secs(2);
 
 /// From SIGKILL to giving up on hearing how the script ended.
-const LAST_WAIT: Duration = Duration::from_secs(2);
+const LAST_WAIT: Duration = Duration::from_secs(5);
 
 /// Once the script's status has come, its output is over when the server closes the channel or has been
 /// silent for this long. OpenSSH keeps a channel open while any process holds the script's output, so a
@@ -59,6 +61,7 @@ pub struct Session {
     gate: Arc<Gate>,
     host_key: String,
     keepalive: Duration,
+    means: Means,
 }
 
 /// Logs in to `target`, within `times.connect_timeout`. The host key is checked before anything of ours
@@ -120,7 +123,8 @@ pub async fn connect(target: &Target, times: &SshTimes) -> Result<Session, Conne
         .and_then(|key| Ok(key.to_openssh()?))
         .map_err(|error| ssh_error(address, Phase::Handshake, error))?;
     cut.disarm();
-    Ok(Session { handle, gate, host_key, keepalive: times.keepalive })
+    let means = Means::for_server(&gate.greeting());
+    Ok(Session { handle, gate, host_key, keepalive: times.keepalive, means })
 }
 
 impl Session {
@@ -151,10 +155,13 @@ impl Session {
         let outflow = Outflow::new(Arc::clone(&self.gate));
         let mut writing = pin!(outflow.write_to(stdout, stderr));
         let mut feeding = pin!(feed(&outgoing, script));
+        let (orders, ordered) = mpsc::unbounded_channel();
+        let mut striking = pin!(strike::carry_out(ordered, self.means, &self.handle, &outgoing));
         let mut lost = pin!(self.lost());
         let mut stop = pin!(stop);
 
         let mut fed = false;
+        let mut unreadable = None;
         let mut stopping = None;
         let mut exit = None;
         let mut quiet = pin!(sleep(LINGER));
@@ -165,18 +172,20 @@ impl Session {
                 // received before the connection was lost belongs into the log.
                 biased;
                 () = &mut stop, if stopping.is_none() => {
-                    stopping = Some(Sig::TERM);
+                    stopping = Some(Blow::Term);
                     outflow.become_lossy();
-                    send_signal(&outgoing, Sig::TERM).await;
+                    // The receiver lives as long as this loop.
+                    let _ = orders.send(Blow::Term);
                     patience.as_mut().reset(Instant::now() + grace);
                 }
-                () = &mut patience, if stopping.is_some() => match stopping.replace(Sig::KILL) {
-                    Some(Sig::TERM) => {
-                        send_signal(&outgoing, Sig::KILL).await;
+                () = &mut patience, if stopping.is_some() => match stopping.replace(Blow::Kill) {
+                    Some(Blow::Term) => {
+                        let _ = orders.send(Blow::Kill);
                         patience.as_mut().reset(Instant::now() + LAST_WAIT);
                     }
                     _ => break Ok(Exit::Stopped),
                 },
+                () = &mut striking, if stopping.is_some() => {}
                 () = &mut writing => {}
                 message = incoming.wait() => {
                     quiet.as_mut().reset(Instant::now() + LINGER);
@@ -190,10 +199,15 @@ impl Session {
                         Some(_) => {}
                     }
                 }
-                result = &mut feeding, if !fed => {
+                result = &mut feeding, if !fed && stopping.is_none() => {
                     fed = true;
                     if let Err(error) = result {
-                        break Err(RunError::Script(error));
+                        // Half a script must not go on.
+                        unreadable = Some(error);
+                        stopping = Some(Blow::Term);
+                        outflow.become_lossy();
+                        let _ = orders.send(Blow::Term);
+                        patience.as_mut().reset(Instant::now() + grace);
                     }
                 }
                 () = &mut quiet, if exit.is_some() => {
@@ -206,10 +220,6 @@ impl Session {
                 () = &mut lost => break Err(RunError::ConnectionLost),
             }
         };
-        if matches!(ended, Err(RunError::Script(_))) {
-            // Half a script must not go on.
-            send_signal(&outgoing, Sig::TERM).await;
-        }
         // Does nothing when the server has closed it already.
         let _ = timeout(HAND_OVER, outgoing.close()).await;
 
@@ -221,8 +231,12 @@ impl Session {
             }
         }
         // The job log gets what it takes in a moment; nobody waits for more of a script that was stopped.
-        let _ = timeout(LAST_WAIT, writing).await;
-        if stopping.is_some() { Ok(Exit::Stopped) } else { ended }
+        let _ = timeout(HAND_OVER, writing).await;
+        match (unreadable, stopping) {
+            (Some(error), _) => Err(RunError::Script(error)),
+            (None, Some(_)) => Ok(Exit::Stopped),
+            (None, None) => ended,
+        }
     }
 
     /// Says goodbye.
@@ -256,13 +270,21 @@ impl Session {
     /// keepalives are sent all the same: for the server, which may look for signs of life of its own, and
     /// for what is between us and drops idle connections.
     async fn lost(&self) {
+        // Counted, not measured: after this process was stopped for a while, the server gets its chance.
+        let mut unanswered = 0;
+        let mut sent = Instant::now();
         loop {
             sleep(self.keepalive).await;
-            let silence = self.gate.silence();
-            if silence > self.keepalive.saturating_mul(MAX_UNANSWERED) {
+            let last_read = self.gate.last_read();
+            if last_read > sent || self.gate.is_closed() {
+                unanswered = 0;
+            }
+            if unanswered == MAX_UNANSWERED {
                 return;
             }
-            if silence >= self.keepalive || self.gate.is_closed() {
+            if last_read.elapsed() >= self.keepalive / 2 {
+                unanswered += 1;
+                sent = Instant::now();
                 // A connection that has ended tells so by the channel.
                 let _ = timeout(self.keepalive, self.handle.send_keepalive(true)).await;
             }
@@ -284,11 +306,6 @@ async fn feed(to: &ChannelWriteHalf<Msg>, mut script: impl AsyncRead + Unpin) ->
     }
     let _ = to.eof().await;
     Ok(())
-}
-
-async fn send_signal(to: &ChannelWriteHalf<Msg>, signal: Sig) {
-    // That the connection is gone is told by the channel.
-    let _ = timeout(HAND_OVER, to.signal(signal)).await;
 }
 
 fn name(signal: &Sig) -> String {
@@ -350,7 +367,7 @@ fn ssh_error(address: SocketAddr, phase: Phase, error: russh::Error) -> ConnectE
 }
 
 /// The client's side of the library's callbacks.
-struct Peer {
+pub(super) struct Peer {
     expected: Option<PublicKey>,
     seen: Arc<OnceLock<PublicKey>>,
 }

@@ -1,5 +1,10 @@
 //! The SSH client against the two servers that it is for: the agent and Debian's `sshd`.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failing test shall panic")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a failing test shall panic and show the server's log"
+)]
 
 mod connecting;
 mod scripts;
