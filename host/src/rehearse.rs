@@ -1,1 +1,5 @@
-//! (being written)
+//! `pointsman rehearse`
+
+pub mod pipeline;
+mod script;
+mod variables;
