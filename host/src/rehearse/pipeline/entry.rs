@@ -8,7 +8,8 @@ use serde_yaml_ng::{Mapping, Value};
 use super::keys::{self, Keys};
 use super::tree::{problem, text_of};
 use super::{
-    AllowFailure, Artifacts, ArtifactsWhen, Image, Job, Need, Pipeline, Problem, Retry, Variable, When,
+    AllowFailure, Artifacts, ArtifactsWhen, Image, Job, Need, Pipeline, Problem, Retry, Variable,
+    When,
 };
 
 /// GitLab flattens nested script lists up to this depth.
@@ -125,7 +126,13 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn job(&mut self, name: &str, job: &'a Mapping, stages: &[String], globals: &[Variable]) -> Folded {
+    fn job(
+        &mut self,
+        name: &str,
+        job: &'a Mapping,
+        stages: &[String],
+        globals: &[Variable],
+    ) -> Folded {
         keys::JOB.check(job, name, self.problems);
         let at = |key: &str| format!("{name}: {key}");
 
@@ -138,8 +145,9 @@ impl<'a> Reader<'a> {
             self.wrong(&at("stage"), format!("`{stage}` is not in `stages`: {}", known.join(", ")));
         }
 
-        let mut script =
-            self.inherited(job, "before_script").map_or_else(Vec::new, |value| self.script(value, &at("before_script")));
+        let mut script = self
+            .inherited(job, "before_script")
+            .map_or_else(Vec::new, |value| self.script(value, &at("before_script")));
         match job.get("script") {
             Some(value) => {
                 let lines = self.script(value, &at("script"));
@@ -148,11 +156,15 @@ impl<'a> Reader<'a> {
                 }
                 script.extend(lines);
             }
-            None if keys::JOB.unplayed.iter().any(|key| matches!(*key, "trigger" | "run") && job.contains_key(*key)) => {}
+            None if keys::JOB
+                .unplayed
+                .iter()
+                .any(|key| matches!(*key, "trigger" | "run") && job.contains_key(*key)) => {}
             None => self.wrong(name, "has no `script`"),
         }
-        let after_script =
-            self.inherited(job, "after_script").map_or_else(Vec::new, |value| self.script(value, &at("after_script")));
+        let after_script = self
+            .inherited(job, "after_script")
+            .map_or_else(Vec::new, |value| self.script(value, &at("after_script")));
 
         let mut variables = globals.to_vec();
         for own in self.variables(job.get("variables"), &at("variables")) {
@@ -290,7 +302,9 @@ impl<'a> Reader<'a> {
             }
             let (value, raw) = match value {
                 Value::Mapping(_) => {
-                    let Some(mapping) = self.mapping(value, &place, &keys::VARIABLE) else { continue };
+                    let Some(mapping) = self.mapping(value, &place, &keys::VARIABLE) else {
+                        continue;
+                    };
                     let raw = match mapping.get("expand") {
                         None => false,
                         Some(expand) => !self.truth(expand, &place),
@@ -348,7 +362,9 @@ impl<'a> Reader<'a> {
     fn artifacts(&mut self, value: &'a Value, place: &str) -> Option<Artifacts> {
         let mapping = self.mapping(value, place, &keys::ARTIFACTS)?;
         let mut list = |key: &str| {
-            mapping.get(key).map_or_else(Vec::new, |value| self.strings(value, &format!("{place}: {key}")))
+            mapping
+                .get(key)
+                .map_or_else(Vec::new, |value| self.strings(value, &format!("{place}: {key}")))
         };
         let (paths, exclude) = (list("paths"), list("exclude"));
         if paths.is_empty() {
@@ -499,13 +515,16 @@ impl<'a> Reader<'a> {
                     match mapping.get("job") {
                         Some(job) => {
                             let Some(name) = self.string(job, place) else { continue };
-                            let artifacts =
-                                mapping.get("artifacts").is_none_or(|value| self.truth(value, place));
-                            let optional =
-                                mapping.get("optional").is_some_and(|value| self.truth(value, place));
+                            let artifacts = mapping
+                                .get("artifacts")
+                                .is_none_or(|value| self.truth(value, place));
+                            let optional = mapping
+                                .get("optional")
+                                .is_some_and(|value| self.truth(value, place));
                             needs.push((name, artifacts, optional));
                         }
-                        None if mapping.contains_key("pipeline") || mapping.contains_key("project") => {}
+                        None if mapping.contains_key("pipeline")
+                            || mapping.contains_key("project") => {}
                         None => self.wrong(place, "an entry has no `job`"),
                     }
                 }
@@ -559,7 +578,9 @@ fn unfold(folded: Vec<Folded>, stages: &[String], problems: &mut Vec<Problem>) -
             let place = format!("{name}: needs");
             match names.get(&need) {
                 None if optional => {}
-                None => problems.push(problem(place, format!("`{need}` is no job of this pipeline"))),
+                None => {
+                    problems.push(problem(place, format!("`{need}` is no job of this pipeline")))
+                }
                 Some((_, stage)) if *stage > own_stage => {
                     problems.push(problem(place, format!("`{need}` is in a later stage")));
                 }
@@ -574,17 +595,22 @@ fn unfold(folded: Vec<Folded>, stages: &[String], problems: &mut Vec<Problem>) -
             let place = format!("{name}: dependencies");
             match names.get(&dependency) {
                 None => {
-                    problems.push(problem(place, format!("`{dependency}` is no job of this pipeline")));
+                    problems
+                        .push(problem(place, format!("`{dependency}` is no job of this pipeline")));
                 }
                 Some((instances, stage)) => {
                     let needed = needs.as_ref().map(|needs| {
                         instances.iter().all(|job| needs.iter().any(|need| need.job == *job))
                     });
                     match needed {
-                        Some(false) => problems
-                            .push(problem(place, format!("`{dependency}` must also be in `needs`"))),
-                        None if *stage >= own_stage => problems
-                            .push(problem(place, format!("`{dependency}` is not in an earlier stage"))),
+                        Some(false) => problems.push(problem(
+                            place,
+                            format!("`{dependency}` must also be in `needs`"),
+                        )),
+                        None if *stage >= own_stage => problems.push(problem(
+                            place,
+                            format!("`{dependency}` is not in an earlier stage"),
+                        )),
                         _ => dependencies.get_or_insert_default().extend(instances.iter().cloned()),
                     }
                 }
@@ -634,5 +660,8 @@ fn in_a_circle(jobs: &[Job]) -> Vec<String> {
             break;
         }
     }
-    jobs.iter().filter(|job| !free.contains(job.name.as_str())).map(|job| job.name.clone()).collect()
+    jobs.iter()
+        .filter(|job| !free.contains(job.name.as_str()))
+        .map(|job| job.name.clone())
+        .collect()
 }
