@@ -168,7 +168,7 @@ pub(super) fn play(stage: &Stage<'_>, assignment: &Assignment<'_>, log: &mut Job
     let limits = Limits::of_job(stage.interrupt, started + timeout);
     let build = Build { stage, assignment, limits, timeout };
     log.mask(&assignment.variables);
-    let (prepared, state) = match build.prepare(log) {
+    let prepared = match build.prepare(log) {
         Ok(prepared) => prepared,
         Err(failure) => {
             verdict(Some(&failure), log);
@@ -182,7 +182,7 @@ pub(super) fn play(stage: &Stage<'_>, assignment: &Assignment<'_>, log: &mut Job
     };
     let waiting = started.elapsed();
     let ready = Instant::now();
-    let (failure, status) = build.run(&prepared, state, log);
+    let (failure, status) = build.run(&prepared, log);
     prepared.attempt.cleanup(&build.variables(&prepared.state(status)), log);
     verdict(failure.as_ref(), log);
     let file = build.archive();
@@ -243,23 +243,22 @@ impl<'a> Build<'a> {
     }
 
     /// `config` and `prepare`, tried up to three times as one unit.
-    fn prepare(&self, log: &JobLog<'_>) -> Result<(Prepared<'a>, BuildState), JobFailure> {
+    fn prepare(&self, log: &JobLog<'_>) -> Result<Prepared<'a>, JobFailure> {
         let mut state = self.bare_state();
         let mut tried = 0;
         loop {
             tried += 1;
-            let attempt = Attempt::new(self, &state).map_err(|error| JobFailure {
+            let mut attempt = Attempt::new(self, &state).map_err(|error| JobFailure {
                 reason: Reason::RunnerSystemFailure,
                 exit_code: None,
                 message: error.to_string(),
             })?;
             let failure = match attempt.prepare(self, &mut state, log) {
-                Ok(prepared) => return Ok((prepared, state)),
-                Err(attempt::Unprepared { attempt, failure }) => {
-                    attempt.cleanup(&self.variables(&state), log);
-                    failure
-                }
+                Ok(hostname) => return Ok(Prepared { attempt, hostname, state }),
+                Err(failure) => failure,
             };
+            attempt.cleanup(&self.variables(&state), log);
+            drop(attempt);
             // A build failure is not tried again, and is looked at before the context is.
             if failure.reason != Reason::RunnerSystemFailure {
                 return Err(failure);
@@ -293,14 +292,9 @@ impl<'a> Build<'a> {
     }
 
     /// All sub-stages. Gives also the value that `CI_JOB_STATUS` has from `after_script` on.
-    fn run(
-        &self,
-        prepared: &Prepared<'_>,
-        state: BuildState,
-        log: &JobLog<'_>,
-    ) -> (Option<JobFailure>, &'static str) {
+    fn run(&self, prepared: &Prepared<'_>, log: &JobLog<'_>) -> (Option<JobFailure>, &'static str) {
         let job = self.assignment.job;
-        let mut run = Run { build: self, prepared, state, log };
+        let mut run = Run { build: self, prepared, state: prepared.state.clone(), log };
         let mut failure = match run.before_the_scripts() {
             Ok(()) => None,
             Err(Before { failure, last: true }) => return (Some(failure), "failed"),

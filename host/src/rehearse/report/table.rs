@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::{JobReport, Outcome, Report, Try};
+use crate::placement::size::Size;
 
 const HEAD: [&str; 11] = [
     "job",
@@ -11,7 +12,7 @@ const HEAD: [&str; 11] = [
     "task definition",
     "arch",
     "capacity",
-    "size",
+    "vCPU / GiB",
     "role",
     "waited",
     "ran",
@@ -19,22 +20,24 @@ const HEAD: [&str; 11] = [
 ];
 /// Numbers stand at the right edge of their columns.
 const FIRST_NUMBER: usize = 8;
+/// Of sentences.
+const TEXT_WIDTH: usize = 110;
 /// A missing value.
 const NONE: &str = "–";
 
 enum Line {
-    Row([String; HEAD.len()]),
+    Row(Vec<String>),
     Note(String),
 }
 
 pub(super) fn write(report: &Report, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let mut lines = vec![Line::Row(HEAD.map(str::to_owned))];
+    let mut lines = vec![Line::Row(HEAD.map(str::to_owned).to_vec())];
     for job in &report.jobs {
         if job.outcome == Outcome::LeftOut {
             continue;
         }
         if job.tries.is_empty() {
-            let mut row = [const { String::new() }; HEAD.len()];
+            let mut row = vec![String::new(); HEAD.len()];
             row[0].clone_from(&job.name);
             row[1] = job.outcome.to_string();
             lines.push(Line::Row(row));
@@ -51,7 +54,7 @@ pub(super) fn write(report: &Report, out: &mut fmt::Formatter<'_>) -> fmt::Resul
         }
     }
     let total = &report.total;
-    let mut sum = [const { String::new() }; HEAD.len()];
+    let mut sum = vec![String::new(); HEAD.len()];
     "total".clone_into(&mut sum[0]);
     sum[8] = seconds(total.waiting_seconds);
     sum[9] = seconds(total.running_seconds);
@@ -98,26 +101,50 @@ pub(super) fn write(report: &Report, out: &mut fmt::Formatter<'_>) -> fmt::Resul
             }
         }
     }
-    writeln!(out, "{}", report.cost_basis)
+    for line in wrapped(report.cost_basis) {
+        writeln!(out, "{line}")?;
+    }
+    Ok(())
 }
 
-fn row(job: &JobReport, index: usize, one: &Try) -> [String; HEAD.len()] {
+/// Without the units, which stand in the head.
+fn size(size: Size) -> String {
+    let shown = |parts: u32| f64::from(parts) / 1024.0;
+    format!("{} / {}", shown(size.cpu_units), shown(size.memory_mib))
+}
+
+/// At most [`TEXT_WIDTH`] columns a line.
+fn wrapped(text: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if line.len() + 1 + word.len() <= TEXT_WIDTH => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+fn row(job: &JobReport, index: usize, one: &Try) -> Vec<String> {
     let last = index + 1 == job.tries.len();
-    let result = match (last, one.exit_code) {
-        (false, _) => "failed, retried".to_owned(),
-        (true, Some(code)) => format!("{} ({code})", job.outcome),
-        (true, None) => job.outcome.to_string(),
+    let result = match last {
+        false => "failed, retried".to_owned(),
+        true => job.outcome.to_string(),
     };
     let placement = one.placement.as_ref();
     let cell = |text: Option<String>| text.unwrap_or_else(|| NONE.to_owned());
-    [
+    vec![
         job.name.clone(),
         result,
         cell(placement.map(|placement| placement.cluster.clone())),
         cell(placement.map(|placement| placement.task_definition.clone())),
         cell(placement.map(|placement| placement.arch.to_string())),
         cell(placement.map(|placement| placement.capacity.to_string())),
-        cell(placement.map(|placement| placement.size.to_string())),
+        cell(placement.map(|placement| size(placement.size))),
         cell(placement.and_then(|placement| placement.role.clone())),
         seconds(one.waiting_seconds),
         seconds(one.running_seconds),
@@ -166,7 +193,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::placement::size::Size;
     use crate::placement::{Arch, Capacity};
     use crate::rehearse::record::RecordedPlacement;
     use crate::rehearse::runner::{JobFailure, Reason};
@@ -224,7 +250,24 @@ mod tests {
             Some(tasks),
         );
         let text = report.to_string();
-        assert!(text.lines().all(|line| line.starts_with("Costs") || line.chars().count() <= 140), "{text}");
-        insta::assert_snapshot!(text.replace(report.cost_basis, "(basis)"), @"");
+        assert!(text.lines().all(|line| line.chars().count() <= 140), "{text}");
+        let (table, basis) = text.split_once("Costs are").unwrap();
+        assert_eq!(basis.lines().count(), 3, "{basis}");
+        insta::assert_snapshot!(table, @r"
+        job                result           cluster     task definition  arch   capacity   vCPU / GiB  role               waited         ran     cost
+        deploy-production  failed, retried  production  node             arm64  on-demand  0.5 / 2     production-deploy   1.5 s  1 min 10 s  $0.0012
+            the tag production
+            exit status 42
+        deploy-production  failed, allowed  production  node             arm64  on-demand  0.5 / 2     production-deploy   1.5 s        12 s  $0.0012
+            the tag production
+            exit status 42
+        stuck              stuck
+            no profile has all of its tags
+        unplaced           success          –           –                –      –          –           –                   0.0 s       3.0 s        –
+        total                                                                                                              3.0 s  1 min 25 s  $0.0025
+
+        The pipeline failed in 1 min 35 s.
+        3 tasks started, LEFT RUNNING: task/1
+        ");
     }
 }

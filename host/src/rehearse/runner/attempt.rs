@@ -35,13 +35,7 @@ pub(super) struct Attempt<'a> {
 pub(super) struct Prepared<'a> {
     pub(super) attempt: Attempt<'a>,
     pub(super) hostname: String,
-    state: BuildState,
-}
-
-/// An attempt that must be cleaned up.
-pub(super) struct Unprepared<'a> {
-    pub(super) attempt: Attempt<'a>,
-    pub(super) failure: JobFailure,
+    pub(super) state: BuildState,
 }
 
 impl<'a> Attempt<'a> {
@@ -88,20 +82,10 @@ impl<'a> Attempt<'a> {
         Ok(Self { stage, job: assignment.job, driver, directory, job_env: BTreeMap::new() })
     }
 
-    /// `config`, then `prepare`. Sets the directories of `state`.
+    /// `config`, then `prepare`. Sets the directories of `state`; gives the host name for the log.
+    ///
+    /// Whatever comes out, the attempt wants a [`cleanup`](Self::cleanup).
     pub(super) fn prepare(
-        mut self,
-        build: &Build<'a>,
-        state: &mut BuildState,
-        log: &JobLog<'_>,
-    ) -> Result<Prepared<'a>, Unprepared<'a>> {
-        match self.try_prepare(build, state, log) {
-            Ok(hostname) => Ok(Prepared { attempt: self, hostname, state: state.clone() }),
-            Err(failure) => Err(Unprepared { attempt: self, failure }),
-        }
-    }
-
-    fn try_prepare(
         &mut self,
         build: &Build<'a>,
         state: &mut BuildState,

@@ -46,7 +46,7 @@ pub(super) fn world(settings: &Settings) -> Value {
         "subnets": names(|cluster| &cluster.subnets),
         "security_groups": names(|cluster| &cluster.security_groups),
         "roles": settings.roles.values().map(|role| &role.arn).collect::<BTreeSet<_>>(),
-        "task_definitions": settings.task_definitions.iter().flat_map(|(_, one)| registrations(one)).collect::<Vec<_>>(),
+        "task_definitions": settings.task_definitions.values().flat_map(registrations).collect::<Vec<_>>(),
         "images": {
             (image(SshServer::Agent)): { "server": "agent" },
             (image(SshServer::Openssh)): { "server": "openssh" },
