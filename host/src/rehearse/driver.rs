@@ -160,6 +160,9 @@ impl Driver<'_> {
                 Ok(Event::Closed) => open -= 1,
                 Ok(Event::Exited(exited)) => status = Some(exited),
                 Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) if status.is_none() => {
+                    return (Err("the driver's exit was not seen".to_owned()), collected);
+                }
                 Err(RecvTimeoutError::Disconnected) => open = 0,
             }
             if open == 0

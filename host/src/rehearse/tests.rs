@@ -5,8 +5,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use super::*;
+use crate::placement::Arch;
 use crate::placement::bounds::Bounds;
-use crate::settings::{ClaimsTaint, Profile, SshTimes};
+use crate::placement::size::Size;
+use crate::settings::{
+    ClaimsTaint, Cluster, EcsCluster, HostKeySource, Profile, Role, Shell, SshServer, SshTimes,
+    TaskDefinition, TaskSsh,
+};
 
 /// It notes every call in `$FAKE/calls`, and fails as files in `$FAKE` tell it: `config-fails` and
 /// `prepare-fails` hold an exit code for each call to come, `run-exits` a code for `build_script`.
@@ -35,7 +40,7 @@ case $1 in
       "cache_dir":"/cache","shell":"bash","job_env":{"FAKE_ATTEMPT":"yes","PATH":"'"$PATH"'"}}' ;;
   prepare)
     note prepare
-    [ "$FAKE_ATTEMPT" = yes ] && [ "$CUSTOM_ENV_CI_PROJECT_DIR" = "/builds/rehearsal/project" ] || exit 95
+    [ "$FAKE_ATTEMPT" = yes ] && [[ "$CUSTOM_ENV_CI_PROJECT_DIR" = /builds/rehearsal/* ]] || exit 95
     mkdir -p "$root"
     fails prepare ;;
   run)
@@ -136,13 +141,16 @@ impl Stand {
     }
 }
 
-fn settings() -> Settings {
-    let profile = |tags: &[&str]| Profile {
+fn profile(tags: &[&str]) -> Profile {
+    Profile {
         tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
         policies: vec!["any".to_owned()],
         bounds: Bounds::default(),
         claims_taint: ClaimsTaint::Allow,
-    };
+    }
+}
+
+fn settings() -> Settings {
     Settings {
         state_directory: "/nowhere".into(),
         manager: "rehearsal".to_owned(),
@@ -161,6 +169,45 @@ fn settings() -> Settings {
             ("dev".to_owned(), profile(&["dev", "linux"])),
         ]),
     }
+}
+
+/// With one of everything that ECS has.
+pub(super) fn settings_with_a_cluster() -> Settings {
+    let mut settings = settings();
+    let backend = ClusterBackend::Ecs(EcsCluster {
+        region: "eu-west-1".to_owned(),
+        cluster: "acme-dev".to_owned(),
+        subnets: vec!["subnet-1".to_owned(), "subnet-2".to_owned()],
+        security_groups: vec!["sg-1".to_owned()],
+        assign_public_ip: false,
+        on_demand_provider: Some("mine".to_owned()),
+        spot_provider: "FARGATE_SPOT".to_owned(),
+        platform_version: None,
+        start_timeout: Duration::from_secs(600),
+    });
+    settings.clusters.insert("dev".to_owned(), Cluster { labels: BTreeMap::new(), backend });
+    let arn = "arn:aws:iam::364050767034:role/dev-deploy".to_owned();
+    settings.roles.insert("dev-deploy".to_owned(), Role { arn, privileged: false });
+    let definition = TaskDefinition {
+        by_arch: BTreeMap::from([
+            (Arch::X86_64, "arn:aws:ecs:eu-west-1:364050767034:task-definition/node:2".to_owned()),
+            (Arch::Arm64, "node-arm".to_owned()),
+        ]),
+        container: "ci-coordinator".to_owned(),
+        size: Size::DEFAULT,
+        builds_dir: "/builds".to_owned(),
+        cache_dir: "/cache".to_owned(),
+        shell: Shell::Bash,
+        ssh: TaskSsh {
+            server: SshServer::Agent,
+            user: "root".to_owned(),
+            port: 2222,
+            host_key: HostKeySource::Injected,
+        },
+        labels: BTreeMap::new(),
+    };
+    settings.task_definitions.insert("node".to_owned(), definition);
+    settings
 }
 
 fn outcomes(seen: &Seen) -> Vec<(&str, Outcome)> {
@@ -445,23 +492,38 @@ fn a_driver_that_is_not_there_and_a_simulator_that_is_not_there() {
         seen.log
     );
 
-    stand.settings.clusters.insert(
-        "dev".to_owned(),
-        crate::settings::Cluster {
-            labels: BTreeMap::new(),
-            backend: ClusterBackend::Ecs(crate::settings::EcsCluster {
-                region: "eu-west-1".to_owned(),
-                cluster: "acme-dev".to_owned(),
-                subnets: vec!["subnet-1".to_owned()],
-                security_groups: Vec::new(),
-                assign_public_ip: false,
-                on_demand_provider: None,
-                spot_provider: "FARGATE_SPOT".to_owned(),
-                platform_version: None,
-                start_timeout: Duration::from_secs(600),
-            }),
-        },
-    );
+    stand.settings = settings_with_a_cluster();
     let error = rehearse(&stand.options(), &mut Vec::new()).unwrap_err().to_string();
     assert!(error.starts_with("`pointsman-simulator` is not in "), "{error}");
+}
+
+#[test]
+fn the_three_environments_example_plays() {
+    let mut stand = Stand::new("{}");
+    let profiles = ["dev", "staging", "production"].map(|tag| (tag.to_owned(), profile(&[tag])));
+    stand.settings.profiles = profiles.into();
+    let mut options = stand.options();
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/three-environments");
+    options.pipeline = example.join(".gitlab-ci.yml");
+    let seen = stand.play_with(&options);
+    assert!(seen.report.success, "{}", seen.log);
+    let profiles: Vec<_> = seen
+        .report
+        .jobs
+        .iter()
+        .map(|job| (job.name.as_str(), job.tries[0].profile.as_str()))
+        .collect();
+    assert_eq!(
+        profiles,
+        [
+            ("build-dev", "dev"),
+            ("deploy-dev", "dev"),
+            ("build-staging", "staging"),
+            ("deploy-staging", "staging"),
+            ("build-production", "production"),
+            ("deploy-production", "production"),
+        ]
+    );
+    let deployed = seen.log.lines().filter(|line| line.contains("| Would deploy commit ")).count();
+    assert_eq!(deployed, 3, "{}", seen.log);
 }

@@ -28,7 +28,8 @@ pub(super) const GLOBAL: Keys = Keys {
     unplayed: &["workflow", "cache", "spec", "types"],
 };
 
-/// Of a job.
+/// Of a job. `interruptible` matters only when a newer pipeline starts, and `start_in` when the job runs: both
+/// are read and have no effect.
 pub(super) const JOB: Keys = Keys {
     played: &[
         "stage",

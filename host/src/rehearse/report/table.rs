@@ -9,7 +9,7 @@ const HEAD: [&str; 11] = [
     "job",
     "result",
     "cluster",
-    "task definition",
+    "definition",
     "arch",
     "capacity",
     "vCPU / GiB",
@@ -254,17 +254,17 @@ mod tests {
         let (table, basis) = text.split_once("Costs are").unwrap();
         assert_eq!(basis.lines().count(), 3, "{basis}");
         insta::assert_snapshot!(table, @r"
-        job                result           cluster     task definition  arch   capacity   vCPU / GiB  role               waited         ran     cost
-        deploy-production  failed, retried  production  node             arm64  on-demand  0.5 / 2     production-deploy   1.5 s  1 min 10 s  $0.0012
+        job                result           cluster     definition  arch   capacity   vCPU / GiB  role               waited         ran     cost
+        deploy-production  failed, retried  production  node        arm64  on-demand  0.5 / 2     production-deploy   1.5 s  1 min 10 s  $0.0012
             the tag production
             exit status 42
-        deploy-production  failed, allowed  production  node             arm64  on-demand  0.5 / 2     production-deploy   1.5 s        12 s  $0.0012
+        deploy-production  failed, allowed  production  node        arm64  on-demand  0.5 / 2     production-deploy   1.5 s        12 s  $0.0012
             the tag production
             exit status 42
         stuck              stuck
             no profile has all of its tags
-        unplaced           success          –           –                –      –          –           –                   0.0 s       3.0 s        –
-        total                                                                                                              3.0 s  1 min 25 s  $0.0025
+        unplaced           success          –           –           –      –          –           –                   0.0 s       3.0 s        –
+        total                                                                                                         3.0 s  1 min 25 s  $0.0025
 
         The pipeline failed in 1 min 35 s.
         3 tasks started, LEFT RUNNING: task/1

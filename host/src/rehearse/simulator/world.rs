@@ -130,4 +130,44 @@ mod tests {
         assert_eq!(last_part("arn:aws:ecs:eu-west-1:1:task-definition/node:7"), "node:7");
         assert_eq!(last_part("node:7"), "node:7");
     }
+
+    #[test]
+    fn the_world_has_what_the_settings_name() {
+        let settings = crate::rehearse::tests::settings_with_a_cluster();
+        let world = world(&settings);
+        assert_eq!(world["account"], "364050767034");
+        assert_eq!(world["region"], "eu-west-1");
+        assert_eq!(
+            world["clusters"],
+            json!([{ "name": "acme-dev", "capacity_providers": ["FARGATE", "FARGATE_SPOT", "mine"] }])
+        );
+        assert_eq!(world["subnets"], json!(["subnet-1", "subnet-2"]));
+        assert_eq!(world["security_groups"], json!(["sg-1"]));
+        assert_eq!(world["roles"], json!(["arn:aws:iam::364050767034:role/dev-deploy"]));
+        let definitions = world["task_definitions"].as_array().unwrap();
+        let families: Vec<_> = definitions
+            .iter()
+            .map(|one| {
+                (
+                    one["family"].as_str().unwrap(),
+                    one["runtimePlatform"]["cpuArchitecture"].as_str().unwrap(),
+                )
+            })
+            .collect();
+        assert_eq!(
+            families,
+            [("node", "X86_64"), ("node", "X86_64"), ("node-arm", "ARM64")],
+            "revision 2 is there"
+        );
+        let container = &definitions[0]["containerDefinitions"][0];
+        assert_eq!(container["name"], "ci-coordinator");
+        assert_eq!(
+            container["portMappings"],
+            json!([{ "containerPort": 2222, "protocol": "tcp" }])
+        );
+        assert_eq!(
+            world["images"][container["image"].as_str().unwrap()],
+            json!({ "server": "agent" })
+        );
+    }
 }
