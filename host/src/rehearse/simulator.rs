@@ -20,6 +20,8 @@ const EXECUTABLE: &str = "pointsman-simulator";
 const AGENT: &str = "pointsman-agent";
 /// From its start to its first line.
 const START: Duration = Duration::from_secs(20);
+/// From StopTask, which answers at once, to the end of the task; the simulator kills after 2 s.
+const STOPPING: Duration = Duration::from_secs(5);
 /// From the end of its stdin to its own.
 const END: Duration = Duration::from_secs(15);
 
@@ -43,7 +45,7 @@ pub enum SimulatorError {
         source: io::Error,
     },
     /// It did not say where it listens.
-    #[error("the simulator did not say where it listens but `{said}`; its log says: {log}")]
+    #[error("the simulator did not say where it listens (first line `{said}`); its log says: {log}")]
     Silent {
         /// Its first line.
         said: String,
@@ -148,10 +150,17 @@ impl Simulator {
             .collect()
     }
 
-    /// What was started and what still runs, by the ledger.
+    /// What was started and what still runs, by the ledger. Tasks that are being stopped get a moment.
     pub(super) fn tasks(&self) -> Tasks {
-        let text = std::fs::read_to_string(self.directory.join("ledger.jsonl")).unwrap_or_default();
-        tasks(&text)
+        let until = Instant::now() + STOPPING;
+        loop {
+            let path = self.directory.join("ledger.jsonl");
+            let tasks = tasks(&std::fs::read_to_string(path).unwrap_or_default());
+            if tasks.running.is_empty() || Instant::now() >= until {
+                return tasks;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 
@@ -213,6 +222,8 @@ fn tasks(ledger: &str) -> Tasks {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -220,5 +231,58 @@ mod tests {
         let ledger = "{\"event\":\"run-task\",\"task\":\"a\",\"cluster\":\"c\"}\n{\"event\":\"run-task\",\"task\":\"b\"}\nbroken\n{\"event\":\"no-capacity\"}\n{\"event\":\"stopped\",\"task\":\"a\",\"at\":1}\n";
         assert_eq!(tasks(ledger), Tasks { started: 2, running: vec!["b".into()] });
         assert_eq!(tasks(""), Tasks { started: 0, running: vec![] });
+    }
+
+    fn beside(simulator: &str) -> (tempfile::TempDir, PathBuf) {
+        let root = tempfile::tempdir().unwrap();
+        for (name, text) in [(EXECUTABLE, simulator), (AGENT, "")] {
+            let path = root.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let directory = root.path().join("directory");
+        std::fs::create_dir(&directory).unwrap();
+        (root, directory)
+    }
+
+    #[test]
+    fn a_simulator_is_started_and_ends_with_its_stdin() {
+        let script = r#"#!/bin/bash
+[ "$1 $3 $5" = "--world --directory --agent" ] && [ -s "$2" ] && [ -x "$6" ] || exit 1
+echo '{"event":"run-task","task":"a"}' > "$4/ledger.jsonl"
+echo '{"endpoint":"http://127.0.0.1:7"}'
+( sleep 0.3; echo '{"event":"stopped","task":"a"}' >> "$4/ledger.jsonl" ) &
+cat > /dev/null
+touch "$4/ended"
+"#;
+        let (root, directory) = beside(script);
+        let settings = crate::rehearse::tests::settings_with_a_cluster();
+        let simulator =
+            Simulator::start(&root.path().join("pointsman"), &directory, &settings).unwrap();
+        let caller = [("AWS_PROFILE".into(), "mine".into()), ("PATH".into(), "/bin".into())];
+        let environment = simulator.environment(&caller);
+        let value = |key: &str| {
+            environment
+                .iter()
+                .find(|(name, _)| name == key)
+                .map(|(_, value)| value.to_str().unwrap())
+        };
+        assert_eq!(value("AWS_ENDPOINT_URL_ECS"), Some("http://127.0.0.1:7"));
+        assert_eq!((value("AWS_PROFILE"), value("PATH")), (None, Some("/bin")));
+        assert_eq!(simulator.tasks(), Tasks { started: 1, running: vec![] });
+        drop(simulator);
+        assert!(directory.join("ended").exists());
+    }
+
+    #[test]
+    fn a_simulator_that_fails_shows_its_log() {
+        let (root, directory) = beside("#!/bin/bash\necho 'no such world' >&2; exit 1\n");
+        let settings = crate::rehearse::tests::settings_with_a_cluster();
+        let error =
+            Simulator::start(&root.path().join("pointsman"), &directory, &settings).err().unwrap();
+        assert_eq!(
+            error.to_string(),
+            "the simulator did not say where it listens (first line ``); its log says: no such world"
+        );
     }
 }
