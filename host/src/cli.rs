@@ -1,5 +1,7 @@
 //! The command line: what there is to say, and who does it.
 
+mod rehearse;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -47,6 +49,8 @@ enum Command {
     /// The stages, as GitLab's Fargate driver spells them
     #[command(subcommand)]
     Custom(StageCommand),
+    /// Plays a .gitlab-ci.yml through the driver as GitLab Runner would
+    Rehearse(rehearse::Arguments),
 }
 
 #[derive(Debug, Subcommand)]
@@ -87,6 +91,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     start_trace_log();
     let (stage, global) = match cli.command {
         Command::Stage(command) | Command::Custom(command) => (Stage::from(command), cli.global),
+        Command::Rehearse(arguments) => return rehearse::run(&cli.global, arguments),
     };
     let termination = Termination::install(&environment);
     let ended = guard(|| {

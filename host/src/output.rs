@@ -3,7 +3,7 @@
 //! Write errors are ignored throughout: when GitLab Runner is gone the pipes are broken, and a driver that
 //! is releasing a task must not stop for that (`println!` would panic).
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
@@ -29,6 +29,11 @@ pub fn note(line: &str) {
 pub fn result(text: &str) {
     let mut stdout = io::stdout().lock();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// Whether somebody looks at stdout, so that colours are welcome.
+pub fn is_terminal() -> bool {
+    io::stdout().is_terminal()
 }
 
 /// Where a rehearsal's job logs go while it runs: stdout, or stderr when stdout belongs to the report.

@@ -13,6 +13,7 @@ mod credentials;
 mod hostile;
 mod local;
 mod prepare;
+mod rehearsal;
 mod run;
 mod settings;
 mod signals;

@@ -45,7 +45,9 @@ pub enum SimulatorError {
         source: io::Error,
     },
     /// It did not say where it listens.
-    #[error("the simulator did not say where it listens (first line `{said}`); its log says: {log}")]
+    #[error(
+        "the simulator did not say where it listens (first line `{said}`); its log says: {log}"
+    )]
     Silent {
         /// Its first line.
         said: String,

@@ -181,7 +181,7 @@ mod tests {
     }
 
     fn environment() -> Vec<(std::ffi::OsString, std::ffi::OsString)> {
-        std::env::vars_os().collect()
+        crate::environment::all()
     }
 
     fn files(sources: &Sources) -> Vec<String> {

@@ -97,7 +97,7 @@ impl Stand {
     }
 
     fn options(&self) -> Options<'_> {
-        let mut environment: Vec<_> = std::env::vars_os().collect();
+        let mut environment: Vec<_> = crate::environment::all();
         environment.push(("FAKE".into(), self.path("fake").into()));
         Options {
             pipeline: self.path("project/.gitlab-ci.yml"),

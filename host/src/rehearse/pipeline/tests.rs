@@ -1,3 +1,5 @@
+//! Tables of pipelines and of what is read of them.
+
 use super::*;
 
 fn parsed(text: &str) -> Result<Pipeline, Vec<String>> {
