@@ -179,7 +179,7 @@ impl Store {
         let loaded = match known {
             Some(loaded) => loaded,
             None => {
-                let loaded = match self.from_directory(&policy.sha256) {
+                let loaded = match self.entry(&policy.sha256) {
                     Some(loaded) => loaded,
                     None => self.build(name, policy)?,
                 };
@@ -201,7 +201,7 @@ impl Store {
     }
 
     /// `None` when there is no entry or one that is of no use, which is then made anew.
-    fn from_directory(&self, sha256: &str) -> Option<Loaded> {
+    fn entry(&self, sha256: &str) -> Option<Loaded> {
         let description = self.read_description(sha256)?;
         let file = self.file(sha256, "cwasm");
         let refuse = |reason: &str| {
@@ -248,7 +248,7 @@ impl Store {
         let broken = |what| PolicyError::Broken { policy: name.to_owned(), what };
         let _lock = self.directory.lock().map_err(store_error)?;
         // Another process may have made it while this one waited.
-        if let Some(loaded) = self.from_directory(&policy.sha256) {
+        if let Some(loaded) = self.entry(&policy.sha256) {
             return Ok(loaded);
         }
         tracing::info!(policy = name, component = %policy.component.display(), "compiling a policy");

@@ -82,11 +82,17 @@ fn policy(component: PathBuf, sha256: String, settings: Value) -> Policy {
     }
 }
 
-fn by_tag(settings: Value) -> Policy {
-    let component = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/policies/by-tag.wasm");
-    let bytes = fs::read(&component)
-        .expect("target/policies/by-tag.wasm is missing: run scripts/build-plugins");
+fn built(name: &str, settings: Value) -> Policy {
+    let component =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../target/policies/{name}.wasm"));
+    let bytes = fs::read(&component).unwrap_or_else(|_| {
+        panic!("target/policies/{name}.wasm is missing: run scripts/build-plugins")
+    });
     policy(component, digest(&bytes), settings)
+}
+
+fn by_tag(settings: Value) -> Policy {
+    built("by-tag", settings)
 }
 
 fn rules() -> Value {
@@ -341,6 +347,86 @@ fn guards_refuse_and_fail_closed() {
         Policy { on_error: OnError::Abstain, ..house.policy(&Guest::guard("unreachable")) };
     let what = broken(asked.decide(&house, &[("by-tag", &placer), ("g", &crashes)]));
     assert!(matches!(what, BrokenKind::Trap(_)), "{what:?}");
+}
+
+#[test]
+fn a_mutator_changes_what_the_bounds_then_check() {
+    let house = House::shared();
+    let placer = by_tag(rules());
+    let mutator = built("examples/more-memory", json!({}));
+    let chain = [("more-memory", &mutator), ("by-tag", &placer)];
+    let mut asked = Asked::with_tags(&["dev"]);
+    let out_of_memory =
+        |attempt| EarlierFailure { attempt, kind: FailureKind::OutOfMemory, detail: String::new() };
+    let size = |cpu_units, memory_mib| Size { cpu_units, memory_mib };
+    let first = asked.decide(&house, &chain).unwrap();
+    assert_eq!(first.placements[0].size, size(512, 2048));
+    assert_eq!(first.notices, [""; 0]);
+
+    asked.earlier_failures.push(out_of_memory(1));
+    asked.earlier_failures.push(out_of_memory(2));
+    let third = asked.decide(&house, &chain).unwrap();
+    // 8 GiB are not to be had with half a vCPU.
+    assert_eq!(third.placements[0].size, size(1024, 8192));
+    assert_eq!(third.notices, ["more-memory: 4 times the memory, since an attempt ran out of it"]);
+    assert_eq!(third.steps[1].facts_read, BTreeSet::from(["earlier-failures".to_owned()]));
+
+    asked.bounds.max_memory_mib = 4096;
+    let reasons = rejected(asked.decide(&house, &chain));
+    assert_eq!(
+        reasons[0].to_string(),
+        "policy `more-memory`: size 0.5 vCPU / 8 GiB rounds up to 1 vCPU / 8 GiB, and the profile allows at most \
+         4 vCPU / 4 GiB (out-of-bounds)"
+    );
+}
+
+#[test]
+fn a_guard_reads_facts_and_refuses() {
+    let house = House::shared();
+    let placer = by_tag(rules());
+    let guard = built("examples/protected-roles", json!({"roles": ["deploy"]}));
+    let chain = [("by-tag", &placer), ("protected-roles", &guard)];
+    let mut asked = Asked::with_tags(&["dev", "deploy"]);
+    assert_eq!(asked.decide(&house, &chain).unwrap().placements.len(), 1);
+    for protected in [Some(false), None] {
+        asked.job.git_ref.protected = protected;
+        let reasons = rejected(asked.decide(&house, &chain));
+        assert_eq!(
+            reasons[0].to_string(),
+            "policy `protected-roles`: role `deploy` is for protected refs, and `main` is none \
+             (unprotected-ref); protect the branch or the tag in GitLab"
+        );
+    }
+    let Err(PolicyError::Settings { problems, .. }) =
+        house.store.ensure("g", &built("examples/protected-roles", json!({})))
+    else {
+        panic!("wrong settings")
+    };
+    assert_eq!(problems, ["missing field `roles`"]);
+}
+
+#[test]
+fn what_a_policy_reads_is_answered_and_recorded() {
+    use bindings::{claims, facts};
+    let mut asked = Asked::with_tags(&["dev"]);
+    asked.facts.insert("pipeline.source".to_owned(), ("push".to_owned(), Assurance::Server));
+    let inputs = std::sync::Arc::new(inputs::Inputs::new(&asked.question()));
+    let mut guest = imports::Guest::new("p", inputs, 64);
+    assert_eq!(facts::Host::get_project(&mut guest).full_path, "acme/app");
+    assert_eq!(facts::Host::get_ref(&mut guest).protected, Some(true));
+    assert_eq!(facts::Host::timeout_seconds(&mut guest), 3600);
+    assert_eq!(facts::Host::fact_names(&mut guest), ["pipeline.source"]);
+    let fact = facts::Host::fact(&mut guest, "pipeline.source".to_owned()).unwrap();
+    assert_eq!(fact.0, "push");
+    assert!(facts::Host::fact(&mut guest, "a\nb".to_owned()).is_none());
+    assert_eq!(claims::Host::image(&mut guest).as_deref(), Some("rust:1.95"));
+    assert_eq!(claims::Host::variable(&mut guest, "TARGET".to_owned()), None);
+    let names = |set: &BTreeSet<String>| set.iter().cloned().collect::<Vec<_>>().join(", ");
+    assert_eq!(
+        names(&guest.reads.facts),
+        "a b, fact-names, pipeline.source, project, ref, timeout-seconds"
+    );
+    assert_eq!(names(&guest.reads.claims), "image, variable TARGET");
 }
 
 #[test]

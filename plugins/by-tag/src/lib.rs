@@ -2,6 +2,8 @@
 //!
 //! README.md has the settings. [`settings`] reads them, [`rules`] decides.
 
+#[cfg(test)]
+mod readme;
 pub mod rules;
 pub mod settings;
 mod values;
