@@ -33,7 +33,7 @@ use crate::settings::{ClusterBackend, Settings};
 use log::Log;
 use perform::Play;
 use pipeline::{Pipeline, PipelineError};
-use runner::Stage;
+use runner::Rehearsal;
 use simulator::Simulator;
 
 pub use cost::BASIS as COST_BASIS;
@@ -152,26 +152,31 @@ pub fn rehearse(
         std::path::absolute(&options.state_directory).map_err(files(&options.state_directory))?;
     let settings_path =
         std::path::absolute(&options.settings_path).map_err(files(&options.settings_path))?;
-    let sources = sources::take(directory, &at("repository.git"), &options.environment)?;
     let ecs = options
         .settings
         .clusters
         .values()
         .any(|cluster| matches!(cluster.backend, ClusterBackend::Ecs(_)));
+    let elsewhere = ecs && options.backend == Backend::AsConfigured;
+    let sources = sources::take(directory, &at("repository.git"), elsewhere, &options.environment)?;
     let simulator = match options.backend {
-        Backend::Simulator if ecs => {
-            Some(Simulator::start(&options.driver, &simulated, options.settings)?)
-        }
+        Backend::Simulator if ecs => Some(Simulator::start(
+            &options.driver,
+            &simulated,
+            options.settings,
+            &options.environment,
+        )?),
         _ => None,
     };
-    let environment = match &simulator {
-        Some(simulator) => simulator.environment(&options.environment),
-        None => options.environment.clone(),
+    let environment = match (&simulator, options.backend) {
+        (Some(simulator), _) => simulator.environment(&options.environment),
+        (None, Backend::Simulator) => simulator::without_aws(&options.environment),
+        (None, Backend::AsConfigured) => options.environment.clone(),
     };
 
     let log = Log::new(out, options.colour, pipeline.jobs.iter().map(|job| job.name.as_str()));
     introduce(&log, options, &pipeline, &sources.note, simulator.is_some());
-    let stage = Stage {
+    let rehearsal = Rehearsal {
         driver: &options.driver,
         settings_path: &settings_path,
         state_directory: &state_directory,
@@ -184,7 +189,7 @@ pub fn rehearse(
     };
     let started = Instant::now();
     let mut jobs = perform::perform(&Play {
-        stage: &stage,
+        rehearsal: &rehearsal,
         pipeline: &pipeline,
         wanted,
         settings: options.settings,

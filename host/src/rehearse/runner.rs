@@ -6,12 +6,15 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
+
 use super::driver::Failure;
 use super::interrupt::{Ended, Interrupt, Limits};
 use super::log::JobLog;
 use super::pipeline::Job;
 use super::response::Stored;
-use super::script::{Download, Scripts, Upload};
+use super::script::{Archive, Download, Repository, Scripts, Upload};
 use super::sources::Sources;
 use super::variables::{self, BuildState, Entry, TASK_ROOT};
 use attempt::{Attempt, Prepared};
@@ -59,7 +62,7 @@ impl Default for Patience {
 }
 
 /// What all jobs of a rehearsal share.
-pub(super) struct Stage<'a> {
+pub(super) struct Rehearsal<'a> {
     pub(super) driver: &'a Path,
     pub(super) settings_path: &'a Path,
     pub(super) state_directory: &'a Path,
@@ -162,11 +165,15 @@ pub(super) struct Played {
 }
 
 /// Plays a job to its end, `cleanup` included.
-pub(super) fn play(stage: &Stage<'_>, assignment: &Assignment<'_>, log: &mut JobLog<'_>) -> Played {
+pub(super) fn play(
+    rehearsal: &Rehearsal<'_>,
+    assignment: &Assignment<'_>,
+    log: &mut JobLog<'_>,
+) -> Played {
     let started = Instant::now();
     let timeout = assignment.job.timeout.unwrap_or(DEFAULT_TIMEOUT);
-    let limits = Limits::of_job(stage.interrupt, started + timeout);
-    let build = Build { stage, assignment, limits, timeout };
+    let limits = Limits::of_job(rehearsal.interrupt, started + timeout);
+    let build = Build { rehearsal, assignment, limits, timeout };
     log.mask(&assignment.variables);
     let prepared = match build.prepare(log) {
         Ok(prepared) => prepared,
@@ -206,8 +213,17 @@ fn verdict(failure: Option<&JobFailure>, log: &JobLog<'_>) {
     }
 }
 
+/// Artifacts that the rehearsal itself could not keep or give back.
+fn lost(error: &std::io::Error) -> JobFailure {
+    JobFailure {
+        reason: Reason::RunnerSystemFailure,
+        exit_code: None,
+        message: format!("artifacts of the rehearsal: {error}"),
+    }
+}
+
 struct Build<'a> {
-    stage: &'a Stage<'a>,
+    rehearsal: &'a Rehearsal<'a>,
     assignment: &'a Assignment<'a>,
     limits: Limits<'a>,
     timeout: Duration,
@@ -239,7 +255,7 @@ impl<'a> Build<'a> {
 
     /// The artifacts' file.
     fn archive(&self) -> PathBuf {
-        self.stage.store.join(format!("{}.tar", self.assignment.id))
+        self.rehearsal.store.join(format!("{}.tar", self.assignment.id))
     }
 
     /// `config` and `prepare`, tried up to three times as one unit.
@@ -269,9 +285,9 @@ impl<'a> Build<'a> {
             log.error(&format!("ERROR: Preparation failed: {}", failure.message));
             log.say(&format!(
                 "Will be retried in {}s ...",
-                self.stage.patience.prepare_retry.as_secs()
+                self.rehearsal.patience.prepare_retry.as_secs()
             ));
-            self.limits.pause(self.stage.patience.prepare_retry);
+            self.limits.pause(self.rehearsal.patience.prepare_retry);
             if tried >= PREPARATIONS {
                 return Err(failure);
             }
@@ -297,10 +313,10 @@ impl<'a> Build<'a> {
         let mut run = Run { build: self, prepared, state: prepared.state.clone(), log };
         let mut failure = match run.before_the_scripts() {
             Ok(()) => None,
-            Err(Before { failure, last: true }) => return (Some(failure), "failed"),
+            Err(Before { failure, last: true }) => return (Some(failure), "running"),
             Err(Before { failure, last: false }) => Some(failure),
         };
-        let mut status = "failed";
+        let mut status = "running";
         if failure.is_none() {
             failure = run.build_script(&job.script);
             status = match &failure {
@@ -351,6 +367,11 @@ impl Run<'_, '_, '_> {
     }
 
     fn call(&self, sub_stage: &str, script: &str, limits: Limits<'_>) -> Result<(), Failure> {
+        self.carry(sub_stage, script, limits).map(drop)
+    }
+
+    /// Like [`call`](Self::call), with what the script carries back.
+    fn carry(&self, sub_stage: &str, script: &str, limits: Limits<'_>) -> Result<Vec<u8>, Failure> {
         let list = self.build.variables(&self.state);
         self.prepared.run(&list, sub_stage, script, limits, self.log)
     }
@@ -373,9 +394,8 @@ impl Run<'_, '_, '_> {
             Before { failure, last: true }
         })?;
 
-        let sources = self.build.stage.sources;
-        let repository = sources.repository.to_string_lossy();
-        let get_sources = scripts.get_sources(&repository, &sources.sha, &sources.git_ref);
+        let sources = self.build.rehearsal.sources;
+        let get_sources = scripts.get_sources(&sources.repository, &sources.sha, &sources.git_ref);
         let clear = scripts.clear_worktree();
         self.attempts("GET_SOURCES_ATTEMPTS", |run, tried| {
             if tried == 2 {
@@ -385,15 +405,18 @@ impl Run<'_, '_, '_> {
         })?;
 
         if !assignment.dependencies.is_empty() {
-            let downloads: Vec<_> = assignment
+            let downloads = assignment
                 .dependencies
                 .iter()
-                .map(|stored| Download {
-                    id: stored.id,
-                    job: stored.job.clone(),
-                    file: stored.file.display().to_string(),
+                .map(|stored| {
+                    let archive = match self.remote() {
+                        true => Archive::Packed(BASE64.encode(std::fs::read(&stored.file)?)),
+                        false => Archive::Here(stored.file.display().to_string()),
+                    };
+                    Ok(Download { id: stored.id, job: stored.job.clone(), archive })
                 })
-                .collect();
+                .collect::<std::io::Result<Vec<_>>>()
+                .map_err(|error| Before { failure: lost(&error), last: false })?;
             let script = scripts.download_artifacts(&downloads);
             self.attempts("ARTIFACT_DOWNLOAD_ATTEMPTS", |run, _| {
                 run.call("download_artifacts", &script, limits)
@@ -409,7 +432,7 @@ impl Run<'_, '_, '_> {
         once: impl Fn(&Self, u32) -> Result<(), Failure>,
     ) -> Result<(), Before> {
         let attempts = self.number(variable);
-        let mut pause = self.build.stage.patience.stage_retry;
+        let mut pause = self.build.rehearsal.patience.stage_retry;
         let mut tried = 1;
         loop {
             let Err(failure) = once(self, tried) else { return Ok(()) };
@@ -480,17 +503,32 @@ impl Run<'_, '_, '_> {
         let expand = |paths: &[String]| {
             paths.iter().map(|path| variables::expand_text(path, &scripts.variables)).collect()
         };
+        let archive = self.build.archive();
         let upload = Upload {
             paths: expand(&artifacts.paths),
             exclude: expand(&artifacts.exclude),
-            file: self.build.archive().display().to_string(),
+            file: (!self.remote()).then(|| archive.display().to_string()),
         };
         let sub_stage = match success {
             true => "upload_artifacts_on_success",
             false => "upload_artifacts_on_failure",
         };
-        self.call(sub_stage, &scripts.upload_artifacts(&upload), self.build.limits)
-            .map_err(|failure| self.failed(&failure))
+        let carried = self
+            .carry(sub_stage, &scripts.upload_artifacts(&upload), self.build.limits)
+            .map_err(|failure| self.failed(&failure))?;
+        if !carried.is_empty() {
+            BASE64
+                .decode(carried)
+                .map_err(std::io::Error::other)
+                .and_then(|bytes| std::fs::write(&archive, bytes))
+                .map_err(|error| lost(&error))?;
+        }
+        Ok(())
+    }
+
+    /// Whether tasks run elsewhere, so that files travel in scripts and logs.
+    fn remote(&self) -> bool {
+        matches!(self.build.rehearsal.sources.repository, Repository::Packed(_))
     }
 
     /// Its failure is a line in the runner's own log.

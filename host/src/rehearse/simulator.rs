@@ -85,6 +85,7 @@ impl Simulator {
         driver: &Path,
         directory: &Path,
         settings: &Settings,
+        caller: &[(OsString, OsString)],
     ) -> Result<Self, SimulatorError> {
         let beside = driver.parent().unwrap_or(Path::new("."));
         let find = |name: &'static str| {
@@ -100,6 +101,8 @@ impl Simulator {
         std::fs::write(&world, world::world(settings).to_string()).map_err(failed)?;
         let log = directory.join("simulator.log");
         let mut child = Command::new(&path)
+            .env_clear()
+            .envs(without_aws(caller))
             .arg("--world")
             .arg(&world)
             .arg("--directory")
@@ -133,23 +136,15 @@ impl Simulator {
         }
     }
 
-    /// The environment of the driver: the caller's without anything of AWS, which a rehearsal must not reach.
+    /// The environment of the driver.
     pub(super) fn environment(&self, caller: &[(OsString, OsString)]) -> Vec<(OsString, OsString)> {
         let own = [
             ("AWS_ENDPOINT_URL_ECS", self.endpoint.as_str()),
             ("AWS_ACCESS_KEY_ID", "rehearsal"),
             ("AWS_SECRET_ACCESS_KEY", "rehearsal"),
-            ("AWS_EC2_METADATA_DISABLED", "true"),
-            // A profile of the user's could name a proxy, a role or another endpoint.
-            ("AWS_CONFIG_FILE", "/dev/null"),
-            ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
         ];
-        caller
-            .iter()
-            .filter(|(key, _)| !key.as_encoded_bytes().starts_with(b"AWS_"))
-            .cloned()
-            .chain(own.map(|(key, value)| (key.into(), value.into())))
-            .collect()
+        let own = own.map(|(key, value)| (key.into(), value.into()));
+        without_aws(caller).into_iter().chain(own).collect()
     }
 
     /// What was started and what still runs, by the ledger. Tasks that are being stopped get a moment.
@@ -164,6 +159,22 @@ impl Simulator {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// The caller's environment with nothing that leads to AWS: neither the driver nor the scripts, which
+/// simulated tasks run as the caller, may reach an account by accident.
+pub(super) fn without_aws(caller: &[(OsString, OsString)]) -> Vec<(OsString, OsString)> {
+    let nothing = [
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+        ("AWS_CONFIG_FILE", "/dev/null"),
+        ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
+    ];
+    caller
+        .iter()
+        .filter(|(key, _)| !key.as_encoded_bytes().starts_with(b"AWS_"))
+        .cloned()
+        .chain(nothing.map(|(key, value)| (key.into(), value.into())))
+        .collect()
 }
 
 impl Drop for Simulator {
@@ -250,7 +261,7 @@ mod tests {
     #[test]
     fn a_simulator_is_started_and_ends_with_its_stdin() {
         let script = r#"#!/bin/bash
-[ "$1 $3 $5" = "--world --directory --agent" ] && [ -s "$2" ] && [ -x "$6" ] || exit 1
+[ "$1 $3 $5" = "--world --directory --agent" ] && [ -s "$2" ] && [ -x "$6" ] && [ -z "${AWS_PROFILE:-}" ] || exit 1
 echo '{"event":"run-task","task":"a"}' > "$4/ledger.jsonl"
 echo '{"endpoint":"http://127.0.0.1:7"}'
 ( sleep 0.3; echo '{"event":"stopped","task":"a"}' >> "$4/ledger.jsonl" ) &
@@ -259,9 +270,10 @@ touch "$4/ended"
 "#;
         let (root, directory) = beside(script);
         let settings = crate::rehearse::tests::settings_with_a_cluster();
-        let simulator =
-            Simulator::start(&root.path().join("pointsman"), &directory, &settings).unwrap();
-        let caller = [("AWS_PROFILE".into(), "mine".into()), ("PATH".into(), "/bin".into())];
+        let path = std::env::var_os("PATH").unwrap();
+        let caller = [("AWS_PROFILE".into(), "mine".into()), ("PATH".into(), path.clone())];
+        let driver = root.path().join("pointsman");
+        let simulator = Simulator::start(&driver, &directory, &settings, &caller).unwrap();
         let environment = simulator.environment(&caller);
         let value = |key: &str| {
             environment
@@ -270,7 +282,7 @@ touch "$4/ended"
                 .map(|(_, value)| value.to_str().unwrap())
         };
         assert_eq!(value("AWS_ENDPOINT_URL_ECS"), Some("http://127.0.0.1:7"));
-        assert_eq!((value("AWS_PROFILE"), value("PATH")), (None, Some("/bin")));
+        assert_eq!((value("AWS_PROFILE"), value("PATH")), (None, path.to_str()));
         assert_eq!(simulator.tasks(), Tasks { started: 1, running: vec![] });
         drop(simulator);
         assert!(directory.join("ended").exists());
@@ -280,8 +292,9 @@ touch "$4/ended"
     fn a_simulator_that_fails_shows_its_log() {
         let (root, directory) = beside("#!/bin/bash\necho 'no such world' >&2; exit 1\n");
         let settings = crate::rehearse::tests::settings_with_a_cluster();
-        let error =
-            Simulator::start(&root.path().join("pointsman"), &directory, &settings).err().unwrap();
+        let error = Simulator::start(&root.path().join("pointsman"), &directory, &settings, &[])
+            .err()
+            .unwrap();
         assert_eq!(
             error.to_string(),
             "the simulator did not say where it listens (first line ``); its log says: no such world"
