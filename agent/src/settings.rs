@@ -8,7 +8,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use russh::keys::ssh_key::private::Ed25519Keypair;
-use russh::keys::{PrivateKey, PublicKey};
+use russh::keys::{Algorithm, PrivateKey, PublicKey};
 
 const CLIENT_KEY: &str = "SSH_PUBLIC_KEY";
 const HOST_KEY: &str = "POINTSMAN_HOST_KEY";
@@ -62,9 +62,10 @@ impl Settings {
         let listen = text(LISTEN, Some("0.0.0.0:2222"));
 
         let client_key = checked(client_key, &mut mistakes, |line| {
-            PublicKey::from_openssh(line.trim()).map_err(|_| {
-                format!("`{CLIENT_KEY}` is not a public key line such as `ssh-ed25519 AAAA...`")
-            })
+            PublicKey::from_openssh(line.trim())
+                .ok()
+                .filter(|key| key.algorithm() == Algorithm::Ed25519)
+                .ok_or_else(|| format!("`{CLIENT_KEY}` is not a line `ssh-ed25519 AAAA...`"))
         });
         let host_seed = checked(host_key, &mut mistakes, |seed| {
             STANDARD_NO_PAD

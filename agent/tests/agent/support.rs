@@ -20,7 +20,7 @@ use tempfile::TempDir;
 const CLIENT_SEED: [u8; 32] = [3; 32];
 const HOST_SEED: [u8; 32] = [5; 32];
 
-/// A running agent; killed when dropped.
+/// A running agent; ended when dropped.
 pub(crate) struct Agent {
     process: Child,
     directory: TempDir,
@@ -188,6 +188,14 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
+        // Politely first, so that it takes what its scripts left behind with it.
+        let _ = Command::new("kill").arg(self.pid().to_string()).stderr(Stdio::null()).status();
+        for _ in 0..100 {
+            if !matches!(self.process.try_wait(), Ok(None)) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

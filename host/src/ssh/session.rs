@@ -139,6 +139,9 @@ impl Session {
     /// answer is [`Exit::Stopped`]. While that goes on, output that `stdout` and `stderr` do not take is
     /// thrown away. A writer that fails is not written to any more; the script goes on.
     ///
+    /// Dropping the future does not stop the script. Ending the session does with the agent; with OpenSSH
+    /// it only closes the script's pipes.
+    ///
     /// # Errors
     ///
     /// Fails when it cannot be known how the script ended, or when it could not be sent.
