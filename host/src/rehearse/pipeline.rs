@@ -7,6 +7,7 @@
 mod entry;
 mod keys;
 mod tree;
+mod unfold;
 
 #[cfg(test)]
 mod tests;

@@ -201,10 +201,14 @@ mod tests {
             "$'x' !! * ? [a] {a,b} ~",
             &"0123456789abcdef".repeat(100 * 64),
         ];
-        let entries: Vec<_> =
-            values.iter().enumerate().map(|(n, value)| Entry::new(format!("V{n}"), *value)).collect();
+        let entries: Vec<_> = values
+            .iter()
+            .enumerate()
+            .map(|(n, value)| Entry::new(format!("V{n}"), *value))
+            .collect();
         let (root, scripts) = scripts(&entries);
-        let lines: Vec<_> = (0..values.len()).map(|n| format!("printf '%s\\0' \"$V{n}\" >> out")).collect();
+        let lines: Vec<_> =
+            (0..values.len()).map(|n| format!("printf '%s\\0' \"$V{n}\" >> out")).collect();
         let (status, _) = play(&root, &scripts.user(&lines));
         assert_eq!(status, Some(0));
         let out = std::fs::read_to_string(root.path().join("builds/g/p/out")).unwrap();
@@ -218,7 +222,10 @@ mod tests {
         let lines = ["echo one", "(exit 42)", "echo never"].map(str::to_owned);
         let (status, out) = play(&root, &scripts.user(&lines));
         assert_eq!(status, Some(42));
-        assert_eq!(out, "\u{1b}[32;1m$ echo one\u{1b}[0;m\none\n\u{1b}[32;1m$ (exit 42)\u{1b}[0;m\n");
+        assert_eq!(
+            out,
+            "\u{1b}[32;1m$ echo one\u{1b}[0;m\none\n\u{1b}[32;1m$ (exit 42)\u{1b}[0;m\n"
+        );
         let (status, _) = play(&root, &scripts.user(&["false | true".to_owned()]));
         assert_eq!(status, Some(1), "pipefail");
     }
@@ -226,16 +233,21 @@ mod tests {
     #[test]
     fn many_lines_are_shown_by_their_first_and_stdin_is_empty() {
         let (root, scripts) = scripts(&[]);
-        let (status, out) = play(&root, &scripts.user(&["if read -r x; then\n echo \"got $x\"\nfi".to_owned()]));
+        let (status, out) =
+            play(&root, &scripts.user(&["if read -r x; then\n echo \"got $x\"\nfi".to_owned()]));
         assert_eq!(status, Some(0));
-        assert_eq!(out, "\u{1b}[32;1m$ if read -r x; then # collapsed multi-line command\u{1b}[0;m\n");
+        assert_eq!(
+            out,
+            "\u{1b}[32;1m$ if read -r x; then # collapsed multi-line command\u{1b}[0;m\n"
+        );
     }
 
     #[test]
     fn file_variables_are_paths_until_they_are_cleaned_up() {
         let file = Entry { file: true, ..Entry::new("CERT", "line 1\nline 2") };
         let (root, scripts) = scripts(&[file]);
-        let (status, out) = play(&root, &scripts.user(&["echo \"$CERT\"".into(), "cat \"$CERT\"".into()]));
+        let (status, out) =
+            play(&root, &scripts.user(&["echo \"$CERT\"".into(), "cat \"$CERT\"".into()]));
         assert_eq!(status, Some(0));
         let path = root.path().join("builds/g/p.tmp/CERT");
         assert!(out.contains(&format!("{}\n", path.display())), "{out}");
@@ -262,7 +274,8 @@ mod tests {
     #[test]
     fn a_repository_elsewhere_is_a_clear_failure() {
         let (root, scripts) = scripts(&[]);
-        let (status, out) = play(&root, &scripts.get_sources("/nowhere/repo.git", "0123456789", "main"));
+        let (status, out) =
+            play(&root, &scripts.get_sources("/nowhere/repo.git", "0123456789", "main"));
         assert_eq!(status, Some(1));
         assert!(out.contains("/nowhere/repo.git is not there"), "{out}");
     }

@@ -174,9 +174,8 @@ fn name_behind(text: &str) -> (Option<&str>, usize) {
     if text.starts_with('$') {
         return (Some("$"), 1);
     }
-    let length = text
-        .find(|one: char| !(one.is_ascii_alphanumeric() || one == '_'))
-        .unwrap_or(text.len());
+    let length =
+        text.find(|one: char| !(one.is_ascii_alphanumeric() || one == '_')).unwrap_or(text.len());
     match length {
         0 => (None, 0),
         length => (Some(&text[..length]), length),
@@ -239,6 +238,9 @@ mod tests {
         assert_eq!(lookup(&list, "CI_JOB_IMAGE"), None);
         let rooted = all(&server, &state, TASK_ROOT);
         assert_eq!(lookup(&rooted, "CI_PROJECT_DIR"), Some(&*format!("{TASK_ROOT}/builds/g/p")));
-        assert_eq!(lookup(&all(&[], &BuildState::default(), TASK_ROOT), "CI_PROJECT_DIR"), Some(""));
+        assert_eq!(
+            lookup(&all(&[], &BuildState::default(), TASK_ROOT), "CI_PROJECT_DIR"),
+            Some("")
+        );
     }
 }

@@ -1,14 +1,15 @@
 //! From the merged tree to typed jobs.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_yaml_ng::{Mapping, Value};
 
 use super::keys::{self, Keys};
 use super::tree::{problem, text_of};
+use super::unfold::{Folded, unfold};
 use super::{
-    AllowFailure, Artifacts, ArtifactsWhen, Image, Job, Need, Pipeline, Problem, Retry, Variable, When,
+    AllowFailure, Artifacts, ArtifactsWhen, Image, Job, Pipeline, Problem, Retry, Variable, When,
 };
 
 /// GitLab flattens nested script lists up to this depth.
@@ -85,13 +86,6 @@ pub(super) fn pipeline(document: &Mapping, problems: &mut Vec<Problem>) -> Optio
     reader.problems.is_empty().then_some(Pipeline { stages, jobs })
 }
 
-/// A job before `parallel` is unfolded and its needs are looked up.
-struct Folded {
-    job: Job,
-    parallel: Option<u32>,
-    needs: Option<Vec<(String, bool, bool)>>,
-}
-
 struct Reader<'a> {
     document: &'a Mapping,
     defaults: &'a Mapping,
@@ -125,7 +119,13 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn job(&mut self, name: &str, job: &'a Mapping, stages: &[String], globals: &[Variable]) -> Folded {
+    fn job(
+        &mut self,
+        name: &str,
+        job: &'a Mapping,
+        stages: &[String],
+        globals: &[Variable],
+    ) -> Folded {
         keys::JOB.check(job, name, self.problems);
         let at = |key: &str| format!("{name}: {key}");
 
@@ -138,8 +138,9 @@ impl<'a> Reader<'a> {
             self.wrong(&at("stage"), format!("`{stage}` is not in `stages`: {}", known.join(", ")));
         }
 
-        let mut script =
-            self.inherited(job, "before_script").map_or_else(Vec::new, |value| self.script(value, &at("before_script")));
+        let mut script = self
+            .inherited(job, "before_script")
+            .map_or_else(Vec::new, |value| self.script(value, &at("before_script")));
         match job.get("script") {
             Some(value) => {
                 let lines = self.script(value, &at("script"));
@@ -148,11 +149,15 @@ impl<'a> Reader<'a> {
                 }
                 script.extend(lines);
             }
-            None if keys::JOB.unplayed.iter().any(|key| matches!(*key, "trigger" | "run") && job.contains_key(*key)) => {}
+            None if keys::JOB
+                .unplayed
+                .iter()
+                .any(|key| matches!(*key, "trigger" | "run") && job.contains_key(*key)) => {}
             None => self.wrong(name, "has no `script`"),
         }
-        let after_script =
-            self.inherited(job, "after_script").map_or_else(Vec::new, |value| self.script(value, &at("after_script")));
+        let after_script = self
+            .inherited(job, "after_script")
+            .map_or_else(Vec::new, |value| self.script(value, &at("after_script")));
 
         let mut variables = globals.to_vec();
         for own in self.variables(job.get("variables"), &at("variables")) {
@@ -290,7 +295,9 @@ impl<'a> Reader<'a> {
             }
             let (value, raw) = match value {
                 Value::Mapping(_) => {
-                    let Some(mapping) = self.mapping(value, &place, &keys::VARIABLE) else { continue };
+                    let Some(mapping) = self.mapping(value, &place, &keys::VARIABLE) else {
+                        continue;
+                    };
                     let raw = match mapping.get("expand") {
                         None => false,
                         Some(expand) => !self.truth(expand, &place),
@@ -348,7 +355,9 @@ impl<'a> Reader<'a> {
     fn artifacts(&mut self, value: &'a Value, place: &str) -> Option<Artifacts> {
         let mapping = self.mapping(value, place, &keys::ARTIFACTS)?;
         let mut list = |key: &str| {
-            mapping.get(key).map_or_else(Vec::new, |value| self.strings(value, &format!("{place}: {key}")))
+            mapping
+                .get(key)
+                .map_or_else(Vec::new, |value| self.strings(value, &format!("{place}: {key}")))
         };
         let (paths, exclude) = (list("paths"), list("exclude"));
         if paths.is_empty() {
@@ -499,13 +508,16 @@ impl<'a> Reader<'a> {
                     match mapping.get("job") {
                         Some(job) => {
                             let Some(name) = self.string(job, place) else { continue };
-                            let artifacts =
-                                mapping.get("artifacts").is_none_or(|value| self.truth(value, place));
-                            let optional =
-                                mapping.get("optional").is_some_and(|value| self.truth(value, place));
+                            let artifacts = mapping
+                                .get("artifacts")
+                                .is_none_or(|value| self.truth(value, place));
+                            let optional = mapping
+                                .get("optional")
+                                .is_some_and(|value| self.truth(value, place));
                             needs.push((name, artifacts, optional));
                         }
-                        None if mapping.contains_key("pipeline") || mapping.contains_key("project") => {}
+                        None if mapping.contains_key("pipeline")
+                            || mapping.contains_key("project") => {}
                         None => self.wrong(place, "an entry has no `job`"),
                     }
                 }
@@ -539,100 +551,4 @@ fn is_shell_name(text: &str) -> bool {
     !text.is_empty()
         && !text.starts_with(|first: char| first.is_ascii_digit())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-}
-
-/// Unfolds `parallel`, and checks that what jobs need and depend on is there.
-fn unfold(folded: Vec<Folded>, stages: &[String], problems: &mut Vec<Problem>) -> Vec<Job> {
-    let names: HashMap<String, (Vec<String>, usize)> = folded
-        .iter()
-        .map(|folded| {
-            let stage = stages.iter().position(|stage| *stage == folded.job.stage).unwrap_or(0);
-            (folded.job.name.clone(), (instances(folded), stage))
-        })
-        .collect();
-    let mut jobs = Vec::new();
-    for mut folded in folded {
-        let name = folded.job.name.clone();
-        let own_stage = names.get(&name).map_or(0, |(_, stage)| *stage);
-        let mut needs = folded.needs.is_some().then(Vec::new);
-        for (need, artifacts, optional) in folded.needs.take().into_iter().flatten() {
-            let place = format!("{name}: needs");
-            match names.get(&need) {
-                None if optional => {}
-                None => problems.push(problem(place, format!("`{need}` is no job of this pipeline"))),
-                Some((_, stage)) if *stage > own_stage => {
-                    problems.push(problem(place, format!("`{need}` is in a later stage")));
-                }
-                Some((instances, _)) => {
-                    let all = instances.iter().map(|job| Need { job: job.clone(), artifacts });
-                    needs.get_or_insert_default().extend(all);
-                }
-            }
-        }
-        let mut dependencies = folded.job.dependencies.is_some().then(Vec::new);
-        for dependency in folded.job.dependencies.take().into_iter().flatten() {
-            let place = format!("{name}: dependencies");
-            match names.get(&dependency) {
-                None => {
-                    problems.push(problem(place, format!("`{dependency}` is no job of this pipeline")));
-                }
-                Some((instances, stage)) => {
-                    let needed = needs.as_ref().map(|needs| {
-                        instances.iter().all(|job| needs.iter().any(|need| need.job == *job))
-                    });
-                    match needed {
-                        Some(false) => problems
-                            .push(problem(place, format!("`{dependency}` must also be in `needs`"))),
-                        None if *stage >= own_stage => problems
-                            .push(problem(place, format!("`{dependency}` is not in an earlier stage"))),
-                        _ => dependencies.get_or_insert_default().extend(instances.iter().cloned()),
-                    }
-                }
-            }
-        }
-        folded.job.needs = needs;
-        folded.job.dependencies = dependencies;
-        match folded.parallel {
-            None => jobs.push(folded.job),
-            Some(total) => {
-                for (index, instance) in (1..).zip(instances(&folded)) {
-                    let mut job = folded.job.clone();
-                    job.name = instance;
-                    job.node = Some((index, total));
-                    jobs.push(job);
-                }
-            }
-        }
-    }
-    if problems.is_empty() {
-        for name in in_a_circle(&jobs) {
-            problems.push(problem(format!("{name}: needs"), "leads back to itself"));
-        }
-    }
-    jobs
-}
-
-fn instances(folded: &Folded) -> Vec<String> {
-    let name = &folded.job.name;
-    match folded.parallel {
-        None => vec![name.clone()],
-        Some(total) => (1..=total).map(|index| format!("{name} {index}/{total}")).collect(),
-    }
-}
-
-/// The jobs that wait for themselves, or for such jobs.
-fn in_a_circle(jobs: &[Job]) -> Vec<String> {
-    let mut free: HashSet<&str> = HashSet::new();
-    loop {
-        let before = free.len();
-        for job in jobs {
-            if job.needs.iter().flatten().all(|need| free.contains(need.job.as_str())) {
-                free.insert(&job.name);
-            }
-        }
-        if free.len() == before {
-            break;
-        }
-    }
-    jobs.iter().filter(|job| !free.contains(job.name.as_str())).map(|job| job.name.clone()).collect()
 }

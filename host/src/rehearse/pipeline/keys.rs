@@ -16,29 +16,78 @@ pub(super) struct Keys {
 /// Of the whole file. Every other key is a job.
 pub(super) const GLOBAL: Keys = Keys {
     played: &[
-        "stages", "default", "variables", "image", "services", "before_script", "after_script", "include",
+        "stages",
+        "default",
+        "variables",
+        "image",
+        "services",
+        "before_script",
+        "after_script",
+        "include",
     ],
     unplayed: &["workflow", "cache", "spec", "types"],
 };
 
-/// Of a job.
+/// Of a job. `interruptible` matters only when a newer pipeline starts, and `start_in` when the job runs: both
+/// are read and have no effect.
 pub(super) const JOB: Keys = Keys {
     played: &[
-        "stage", "before_script", "script", "after_script", "tags", "image", "services", "variables",
-        "needs", "dependencies", "artifacts", "when", "start_in", "allow_failure", "retry", "timeout",
-        "parallel", "extends", "interruptible",
+        "stage",
+        "before_script",
+        "script",
+        "after_script",
+        "tags",
+        "image",
+        "services",
+        "variables",
+        "needs",
+        "dependencies",
+        "artifacts",
+        "when",
+        "start_in",
+        "allow_failure",
+        "retry",
+        "timeout",
+        "parallel",
+        "extends",
+        "interruptible",
     ],
     unplayed: &[
-        "rules", "only", "except", "cache", "environment", "trigger", "release", "coverage", "secrets",
-        "id_tokens", "identity", "hooks", "pages", "publish", "resource_group", "dast_configuration",
-        "inherit", "run", "inputs", "manual_confirmation", "type",
+        "rules",
+        "only",
+        "except",
+        "cache",
+        "environment",
+        "trigger",
+        "release",
+        "coverage",
+        "secrets",
+        "id_tokens",
+        "identity",
+        "hooks",
+        "pages",
+        "publish",
+        "resource_group",
+        "dast_configuration",
+        "inherit",
+        "run",
+        "inputs",
+        "manual_confirmation",
+        "type",
     ],
 };
 
 /// Of `default:`.
 pub(super) const DEFAULT: Keys = Keys {
     played: &[
-        "before_script", "after_script", "tags", "image", "services", "artifacts", "retry", "timeout",
+        "before_script",
+        "after_script",
+        "tags",
+        "image",
+        "services",
+        "artifacts",
+        "retry",
+        "timeout",
         "interruptible",
     ],
     unplayed: &["cache", "hooks", "id_tokens", "identity"],
@@ -66,8 +115,10 @@ pub(super) const VARIABLE: Keys =
     Keys { played: &["value", "expand", "description", "options"], unplayed: &[] };
 
 /// Of an entry of `needs:` as a mapping.
-pub(super) const NEED: Keys =
-    Keys { played: &["job", "artifacts", "optional"], unplayed: &["pipeline", "project", "ref", "parallel"] };
+pub(super) const NEED: Keys = Keys {
+    played: &["job", "artifacts", "optional"],
+    unplayed: &["pipeline", "project", "ref", "parallel"],
+};
 
 /// Of `retry:` as a mapping.
 pub(super) const RETRY: Keys = Keys { played: &["max", "when", "exit_codes"], unplayed: &[] };

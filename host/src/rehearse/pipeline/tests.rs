@@ -62,7 +62,10 @@ j: {script: [*anchor, !reference [.b, script], five]}
 
 #[test]
 fn an_empty_before_script_takes_the_default_away() {
-    assert_eq!(job("{default: {before_script: [zero]}, j: {before_script: [], script: x}}").script, ["x"]);
+    assert_eq!(
+        job("{default: {before_script: [zero]}, j: {before_script: [], script: x}}").script,
+        ["x"]
+    );
 }
 
 #[test]
@@ -79,7 +82,10 @@ j: {extends: [.more, .other], variables: {C: '3'}, artifacts: {paths: [q]}}
     assert_eq!(job.tags, ["b", "c"]);
     assert_eq!(job.script, ["base"]);
     let artifacts = job.artifacts.unwrap();
-    assert_eq!((artifacts.paths, artifacts.expire_in), (vec!["q".to_owned()], Some("7d".to_owned())));
+    assert_eq!(
+        (artifacts.paths, artifacts.expire_in),
+        (vec!["q".to_owned()], Some("7d".to_owned()))
+    );
 }
 
 #[test]
@@ -97,12 +103,16 @@ j: {<<: *m, retry: 1, script: x, variables: !reference [.again, variables]}
 #[test]
 fn included_files_lie_below_the_including_one() {
     let files = [
-        ("ci/a.yml", "include: {local: ci/b.yml}\n.t: {tags: [a], script: [a]}\nvariables: {V: a, W: a}"),
+        (
+            "ci/a.yml",
+            "include: {local: ci/b.yml}\n.t: {tags: [a], script: [a]}\nvariables: {V: a, W: a}",
+        ),
         ("ci/b.yml", ".t: {retry: 1}\nvariables: {V: b, U: b}"),
     ];
     let text = "include: /ci/a.yml\nvariables: {V: main}\nj: {extends: .t}";
     let job = parsed_with(text, &files).unwrap().jobs.remove(0);
-    let variables: Vec<_> = job.variables.iter().map(|one| format!("{}={}", one.key, one.value)).collect();
+    let variables: Vec<_> =
+        job.variables.iter().map(|one| format!("{}={}", one.key, one.value)).collect();
     assert_eq!(variables, ["V=main", "U=b", "W=a"]);
     assert_eq!((job.retry.max, job.tags), (1, vec!["a".to_owned()]));
 
@@ -128,16 +138,22 @@ fn included_files_lie_below_the_including_one() {
 
 #[test]
 fn parallel_unfolds_and_needs_mean_every_instance() {
-    let pipeline = parsed("
+    let pipeline = parsed(
+        "
 a: {stage: build, script: x, parallel: 2}
 j: {script: x, needs: [a, {job: gone, optional: true}], dependencies: [a]}
-").unwrap();
+",
+    )
+    .unwrap();
     let names: Vec<_> = pipeline.jobs.iter().map(|job| job.name.as_str()).collect();
     assert_eq!(names, ["a 1/2", "a 2/2", "j"]);
     assert_eq!(pipeline.jobs[1].node, Some((2, 2)));
     let needs = pipeline.jobs[2].needs.clone().unwrap();
     assert_eq!(needs[1], Need { job: "a 2/2".into(), artifacts: true });
-    assert_eq!(pipeline.jobs[2].dependencies.as_deref(), Some(&["a 1/2".into(), "a 2/2".into()][..]));
+    assert_eq!(
+        pipeline.jobs[2].dependencies.as_deref(),
+        Some(&["a 1/2".into(), "a 2/2".into()][..])
+    );
 }
 
 #[test]

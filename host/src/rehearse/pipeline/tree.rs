@@ -134,9 +134,7 @@ pub(super) fn merge(base: &mut Mapping, over: Mapping) {
 fn dereference_all(document: &Mapping, problems: &mut Vec<Problem>) -> Mapping {
     document
         .iter()
-        .map(|(key, value)| {
-            (key.clone(), dereference(value, document, 0, &text_of(key), problems))
-        })
+        .map(|(key, value)| (key.clone(), dereference(value, document, 0, &text_of(key), problems)))
         .collect()
 }
 
@@ -160,7 +158,8 @@ fn dereference(
             Value::Null
         }
         Value::Tagged(tagged) => {
-            problems.push(problem(place, format!("rehearse does not play the tag `{}`", tagged.tag)));
+            problems
+                .push(problem(place, format!("rehearse does not play the tag `{}`", tagged.tag)));
             Value::Null
         }
         Value::Sequence(entries) => Value::Sequence(

@@ -125,7 +125,9 @@ fn braces(glob: &str) -> Vec<String> {
                     cuts.push(at);
                     let alternatives = cuts.windows(2).map(|pair| &glob[pair[0] + 1..pair[1]]);
                     return alternatives
-                        .flat_map(|inner| braces(&format!("{}{inner}{}", &glob[..open], &glob[at + 1..])))
+                        .flat_map(|inner| {
+                            braces(&format!("{}{inner}{}", &glob[..open], &glob[at + 1..]))
+                        })
                         .collect();
                 }
             }
@@ -171,7 +173,10 @@ mod tests {
 
     fn run(project: &Path, body: &str) -> (Option<i32>, String) {
         let output = Command::new("bash")
-            .args(["-c", &format!("set -e -o pipefail; eval {}", super::super::quote::verbatim(body))])
+            .args([
+                "-c",
+                &format!("set -e -o pipefail; eval {}", super::super::quote::verbatim(body)),
+            ])
             .current_dir(project)
             .output()
             .unwrap();
@@ -183,7 +188,14 @@ mod tests {
     fn carried(paths: &[&str], exclude: &[&str]) -> (BTreeSet<String>, String) {
         let root = tempfile::tempdir().unwrap();
         let project = root.path().join("from");
-        for file in ["a/one.txt", "a/deep/two.txt", "a/deep/.hidden", "b/three.log", "it's two\nlines.txt", "-dash"] {
+        for file in [
+            "a/one.txt",
+            "a/deep/two.txt",
+            "a/deep/.hidden",
+            "b/three.log",
+            "it's two\nlines.txt",
+            "-dash",
+        ] {
             let file = project.join(file);
             std::fs::create_dir_all(file.parent().unwrap()).unwrap();
             std::fs::write(file, "x").unwrap();
@@ -201,9 +213,15 @@ mod tests {
             let one = Download { id: 7, job: "build".into(), file };
             let (status, log) = run(&to, &download(&[one], &to.display().to_string()));
             assert_eq!(status, Some(0), "{log}");
-            let found = Command::new("find").args([".", "!", "-type", "d", "-print0"]).current_dir(&to).output().unwrap();
+            let found = Command::new("find")
+                .args([".", "!", "-type", "d", "-print0"])
+                .current_dir(&to)
+                .output()
+                .unwrap();
             let found = String::from_utf8(found.stdout).unwrap();
-            arrived.extend(found.split_terminator('\0').map(|path| path.trim_start_matches("./").to_owned()));
+            arrived.extend(
+                found.split_terminator('\0').map(|path| path.trim_start_matches("./").to_owned()),
+            );
         }
         (arrived, log.replace(&*root.path().to_string_lossy(), ""))
     }

@@ -51,6 +51,9 @@ mod tests {
         check("", "''");
         check("a b", "$'a b'");
         check("a'b\\c\n\u{7}1", "$'a\\'b\\\\c\\n\\x071'");
-        check(&format!("{TASK_ROOT}/x:{TASK_ROOT}"), "\"${POINTSMAN_TASK_ROOT:-}\"$'/x:'\"${POINTSMAN_TASK_ROOT:-}\"");
+        check(
+            &format!("{TASK_ROOT}/x:{TASK_ROOT}"),
+            "\"${POINTSMAN_TASK_ROOT:-}\"$'/x:'\"${POINTSMAN_TASK_ROOT:-}\"",
+        );
     }
 }
