@@ -152,21 +152,26 @@ pub fn rehearse(
         std::path::absolute(&options.state_directory).map_err(files(&options.state_directory))?;
     let settings_path =
         std::path::absolute(&options.settings_path).map_err(files(&options.settings_path))?;
-    let sources = sources::take(directory, &at("repository.git"), &options.environment)?;
     let ecs = options
         .settings
         .clusters
         .values()
         .any(|cluster| matches!(cluster.backend, ClusterBackend::Ecs(_)));
+    let elsewhere = ecs && options.backend == Backend::AsConfigured;
+    let sources = sources::take(directory, &at("repository.git"), elsewhere, &options.environment)?;
     let simulator = match options.backend {
-        Backend::Simulator if ecs => {
-            Some(Simulator::start(&options.driver, &simulated, options.settings)?)
-        }
+        Backend::Simulator if ecs => Some(Simulator::start(
+            &options.driver,
+            &simulated,
+            options.settings,
+            &options.environment,
+        )?),
         _ => None,
     };
-    let environment = match &simulator {
-        Some(simulator) => simulator.environment(&options.environment),
-        None => options.environment.clone(),
+    let environment = match (&simulator, options.backend) {
+        (Some(simulator), _) => simulator.environment(&options.environment),
+        (None, Backend::Simulator) => simulator::without_aws(&options.environment),
+        (None, Backend::AsConfigured) => options.environment.clone(),
     };
 
     let log = Log::new(out, options.colour, pipeline.jobs.iter().map(|job| job.name.as_str()));

@@ -55,12 +55,15 @@ pub(super) struct Driver<'a> {
     pub(super) force_kill: Duration,
 }
 
-/// Where stdout goes; stderr always goes to the job log.
+/// Where stdout goes. Stderr goes to the job log; that of `cleanup` would go to the runner's own log as
+/// warnings, and a rehearsal has only one log.
 pub(super) enum Stdout {
     /// `config`
     Collect,
     /// `prepare`, `run`
     Log,
+    /// `run`, with lines for the rehearsal itself behind this prefix: they are collected.
+    Carry(&'static str),
     /// `cleanup`: the runner's own log at debug level, which nobody reads.
     Drop,
 }
@@ -143,7 +146,11 @@ impl Driver<'_> {
         log: &JobLog<'_>,
     ) -> (Result<std::io::Result<ExitStatus>, String>, Vec<u8>) {
         let mut collected = Vec::new();
-        let (mut out_lines, mut err_lines) = (Lines::default(), Lines::default());
+        let mut err_lines = Lines::default();
+        let mut out_lines = match stdout {
+            Stdout::Carry(prefix) => Lines::carrying(prefix),
+            _ => Lines::default(),
+        };
         let mut status = None;
         let mut open = 2;
         // What to send next to a process that shall end, and when.
@@ -153,7 +160,7 @@ impl Driver<'_> {
             match events.recv_timeout(look_again()) {
                 Ok(Event::Stdout(bytes)) => match stdout {
                     Stdout::Collect => collected.extend(bytes),
-                    Stdout::Log => out_lines.push(&bytes, log),
+                    Stdout::Log | Stdout::Carry(_) => out_lines.push(&bytes, log),
                     Stdout::Drop => {}
                 },
                 Ok(Event::Stderr(bytes)) => err_lines.push(&bytes, log),
@@ -170,6 +177,7 @@ impl Driver<'_> {
             {
                 out_lines.end(log);
                 err_lines.end(log);
+                collected.extend(out_lines.into_collected());
                 return (Ok(status), collected);
             }
             if !told && limits.ended().is_some() {

@@ -123,21 +123,33 @@ fn shown(text: &str, colour: bool) -> String {
 
 /// Cuts a stream of bytes into lines.
 #[derive(Default)]
-pub(super) struct Lines(Vec<u8>);
+pub(super) struct Lines {
+    line: Vec<u8>,
+    /// Lines that begin so are collected and not shown.
+    carried: Option<&'static str>,
+    collected: Vec<u8>,
+}
 
 impl Lines {
+    /// Collects the lines behind `prefix`, which is taken off.
+    pub(super) fn carrying(prefix: &'static str) -> Self {
+        Self { carried: Some(prefix), ..Self::default() }
+    }
+
+    /// What was collected, without line ends.
+    pub(super) fn into_collected(self) -> Vec<u8> {
+        self.collected
+    }
+
     /// Takes `bytes` and gives out the lines that they complete. A carriage return ends a line too.
     pub(super) fn push(&mut self, bytes: &[u8], log: &JobLog<'_>) {
         for byte in bytes {
             match byte {
-                b'\n' => {
-                    log.line(&self.0);
-                    self.0.clear();
-                }
+                b'\n' => self.give(log),
                 b'\r' => self.end(log),
                 byte => {
-                    self.0.push(*byte);
-                    if self.0.len() >= MAX_LINE {
+                    self.line.push(*byte);
+                    if self.line.len() >= MAX_LINE {
                         self.end(log);
                     }
                 }
@@ -147,10 +159,17 @@ impl Lines {
 
     /// Gives out what is left.
     pub(super) fn end(&mut self, log: &JobLog<'_>) {
-        if !self.0.is_empty() {
-            log.line(&self.0);
-            self.0.clear();
+        if !self.line.is_empty() {
+            self.give(log);
         }
+    }
+
+    fn give(&mut self, log: &JobLog<'_>) {
+        match self.carried.and_then(|prefix| self.line.strip_prefix(prefix.as_bytes())) {
+            Some(carried) => self.collected.extend_from_slice(carried),
+            None => log.line(&self.line),
+        }
+        self.line.clear();
     }
 }
 

@@ -6,12 +6,15 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
+
 use super::driver::Failure;
 use super::interrupt::{Ended, Interrupt, Limits};
 use super::log::JobLog;
 use super::pipeline::Job;
 use super::response::Stored;
-use super::script::{Download, Scripts, Upload};
+use super::script::{Archive, Download, Repository, Scripts, Upload};
 use super::sources::Sources;
 use super::variables::{self, BuildState, Entry, TASK_ROOT};
 use attempt::{Attempt, Prepared};
@@ -206,6 +209,15 @@ fn verdict(failure: Option<&JobFailure>, log: &JobLog<'_>) {
     }
 }
 
+/// Artifacts that the rehearsal itself could not keep or give back.
+fn lost(error: &std::io::Error) -> JobFailure {
+    JobFailure {
+        reason: Reason::RunnerSystemFailure,
+        exit_code: None,
+        message: format!("artifacts of the rehearsal: {error}"),
+    }
+}
+
 struct Build<'a> {
     stage: &'a Stage<'a>,
     assignment: &'a Assignment<'a>,
@@ -297,10 +309,10 @@ impl<'a> Build<'a> {
         let mut run = Run { build: self, prepared, state: prepared.state.clone(), log };
         let mut failure = match run.before_the_scripts() {
             Ok(()) => None,
-            Err(Before { failure, last: true }) => return (Some(failure), "failed"),
+            Err(Before { failure, last: true }) => return (Some(failure), "running"),
             Err(Before { failure, last: false }) => Some(failure),
         };
-        let mut status = "failed";
+        let mut status = "running";
         if failure.is_none() {
             failure = run.build_script(&job.script);
             status = match &failure {
@@ -351,6 +363,11 @@ impl Run<'_, '_, '_> {
     }
 
     fn call(&self, sub_stage: &str, script: &str, limits: Limits<'_>) -> Result<(), Failure> {
+        self.carry(sub_stage, script, limits).map(drop)
+    }
+
+    /// Like [`call`](Self::call), with what the script carries back.
+    fn carry(&self, sub_stage: &str, script: &str, limits: Limits<'_>) -> Result<Vec<u8>, Failure> {
         let list = self.build.variables(&self.state);
         self.prepared.run(&list, sub_stage, script, limits, self.log)
     }
@@ -374,8 +391,7 @@ impl Run<'_, '_, '_> {
         })?;
 
         let sources = self.build.stage.sources;
-        let repository = sources.repository.to_string_lossy();
-        let get_sources = scripts.get_sources(&repository, &sources.sha, &sources.git_ref);
+        let get_sources = scripts.get_sources(&sources.repository, &sources.sha, &sources.git_ref);
         let clear = scripts.clear_worktree();
         self.attempts("GET_SOURCES_ATTEMPTS", |run, tried| {
             if tried == 2 {
@@ -385,15 +401,18 @@ impl Run<'_, '_, '_> {
         })?;
 
         if !assignment.dependencies.is_empty() {
-            let downloads: Vec<_> = assignment
+            let downloads = assignment
                 .dependencies
                 .iter()
-                .map(|stored| Download {
-                    id: stored.id,
-                    job: stored.job.clone(),
-                    file: stored.file.display().to_string(),
+                .map(|stored| {
+                    let archive = match self.remote() {
+                        true => Archive::Packed(BASE64.encode(std::fs::read(&stored.file)?)),
+                        false => Archive::Here(stored.file.display().to_string()),
+                    };
+                    Ok(Download { id: stored.id, job: stored.job.clone(), archive })
                 })
-                .collect();
+                .collect::<std::io::Result<Vec<_>>>()
+                .map_err(|error| Before { failure: lost(&error), last: false })?;
             let script = scripts.download_artifacts(&downloads);
             self.attempts("ARTIFACT_DOWNLOAD_ATTEMPTS", |run, _| {
                 run.call("download_artifacts", &script, limits)
@@ -480,17 +499,32 @@ impl Run<'_, '_, '_> {
         let expand = |paths: &[String]| {
             paths.iter().map(|path| variables::expand_text(path, &scripts.variables)).collect()
         };
+        let archive = self.build.archive();
         let upload = Upload {
             paths: expand(&artifacts.paths),
             exclude: expand(&artifacts.exclude),
-            file: self.build.archive().display().to_string(),
+            file: (!self.remote()).then(|| archive.display().to_string()),
         };
         let sub_stage = match success {
             true => "upload_artifacts_on_success",
             false => "upload_artifacts_on_failure",
         };
-        self.call(sub_stage, &scripts.upload_artifacts(&upload), self.build.limits)
-            .map_err(|failure| self.failed(&failure))
+        let carried = self
+            .carry(sub_stage, &scripts.upload_artifacts(&upload), self.build.limits)
+            .map_err(|failure| self.failed(&failure))?;
+        if !carried.is_empty() {
+            BASE64
+                .decode(carried)
+                .map_err(std::io::Error::other)
+                .and_then(|bytes| std::fs::write(&archive, bytes))
+                .map_err(|error| lost(&error))?;
+        }
+        Ok(())
+    }
+
+    /// Whether tasks run elsewhere, so that files travel in scripts and logs.
+    fn remote(&self) -> bool {
+        matches!(self.build.stage.sources.repository, Repository::Packed(_))
     }
 
     /// Its failure is a line in the runner's own log.

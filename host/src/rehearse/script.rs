@@ -7,10 +7,31 @@
 mod artifacts;
 mod quote;
 
+use std::path::PathBuf;
+
 use super::variables::{Entry, TASK_ROOT, lookup};
 
-pub(super) use artifacts::{Download, Upload};
+pub(super) use artifacts::{Archive, CARRIED, Download, Upload};
 pub(super) use quote::quoted;
+
+/// Where a task gets the sources from.
+#[derive(Debug)]
+pub(super) enum Repository {
+    /// A directory of this machine, on which the task runs too.
+    Here(PathBuf),
+    /// A tar file in base64 that travels in the script, since scripts reach every task: in it a bare
+    /// repository called [`PACKED_NAME`].
+    Packed(String),
+}
+
+/// The directory in a [`Repository::Packed`].
+pub(super) const PACKED_NAME: &str = "repository.git";
+
+/// A command that prints what `base64` stands for. `printf` is the shell's own, so the kernel's limit for
+/// arguments does not apply.
+fn decoded(base64: &str) -> String {
+    format!("printf %s '{base64}' | base64 --decode")
+}
 
 /// What all scripts of a job share.
 pub(super) struct Scripts {
@@ -41,8 +62,8 @@ impl Scripts {
         finish(&format!("rm -r -f -- {}\n", quoted(self.project_dir())))
     }
 
-    /// `get_sources`: a clone of the repository at `repository`, at `sha`.
-    pub(super) fn get_sources(&self, repository: &str, sha: &str, git_ref: &str) -> String {
+    /// `get_sources`: a clone of the rehearsal's repository, at `sha`.
+    pub(super) fn get_sources(&self, from: &Repository, sha: &str, git_ref: &str) -> String {
         let mut body = self.exports();
         let project = quoted(self.project_dir());
         match lookup(&self.variables, "GIT_STRATEGY") {
@@ -54,15 +75,23 @@ impl Scripts {
                 body += &message("Skipping Git repository setup");
             }
             _ => {
-                let path = quoted(repository);
-                let missing = quoted(&format!(
-                    "The rehearsed repository {repository} is not there: this task does not run on the machine of the rehearsal, which can only play tasks that do"
-                ));
-                body += &format!("if ! [ -d {path} ]; then echo {missing}; exit 1; fi\n");
                 body += &message("Fetching changes...");
                 body += &format!("rm -r -f -- {project}\n");
                 body += &format!("mkdir -p -- {}\n", quoted(&parent(self.project_dir())));
+                let (path, unpacked) = match from {
+                    Repository::Here(path) => (quoted(&path.to_string_lossy()), None),
+                    Repository::Packed(pack) => {
+                        let directory = quoted(&format!("{}.sources", self.project_dir()));
+                        body += &format!("rm -r -f -- {directory}\nmkdir -p -- {directory}\n");
+                        body +=
+                            &format!("{} | tar --extract --directory={directory}\n", decoded(pack));
+                        (format!("{directory}/{PACKED_NAME}"), Some(directory))
+                    }
+                };
                 body += &format!("git clone --quiet --no-checkout -- {path} {project}\n");
+                if let Some(directory) = unpacked {
+                    body += &format!("rm -r -f -- {directory}\n");
+                }
                 body += &format!("cd -- {project}\n");
                 let checkout = format!("Checking out {} as {git_ref}...", short(sha));
                 body += &message(&checkout);
@@ -272,19 +301,17 @@ mod tests {
     }
 
     #[test]
-    fn a_repository_elsewhere_is_a_clear_failure() {
-        let (root, scripts) = scripts(&[]);
-        let (status, out) =
-            play(&root, &scripts.get_sources("/nowhere/repo.git", "0123456789", "main"));
-        assert_eq!(status, Some(1));
-        assert!(out.contains("/nowhere/repo.git is not there"), "{out}");
-    }
-
-    #[test]
     fn strategy_none_keeps_the_directory() {
         let (root, scripts) = scripts(&[Entry::new("GIT_STRATEGY", "none")]);
         std::fs::write(root.path().join("builds/g/p/kept"), "").unwrap();
-        assert_eq!(play(&root, &scripts.get_sources("/nowhere", "0123456789", "main")).0, Some(0));
+        assert_eq!(
+            play(
+                &root,
+                &scripts.get_sources(&Repository::Here("/nowhere".into()), "0123456789", "main")
+            )
+            .0,
+            Some(0)
+        );
         assert!(root.path().join("builds/g/p/kept").exists());
     }
 }

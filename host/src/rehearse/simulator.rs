@@ -20,6 +20,8 @@ const EXECUTABLE: &str = "pointsman-simulator";
 const AGENT: &str = "pointsman-agent";
 /// From its start to its first line.
 const START: Duration = Duration::from_secs(20);
+/// From StopTask, which answers at once, to the end of the task; the simulator kills after 2 s.
+const STOPPING: Duration = Duration::from_secs(5);
 /// From the end of its stdin to its own.
 const END: Duration = Duration::from_secs(15);
 
@@ -43,7 +45,9 @@ pub enum SimulatorError {
         source: io::Error,
     },
     /// It did not say where it listens.
-    #[error("the simulator did not say where it listens but `{said}`; its log says: {log}")]
+    #[error(
+        "the simulator did not say where it listens (first line `{said}`); its log says: {log}"
+    )]
     Silent {
         /// Its first line.
         said: String,
@@ -81,6 +85,7 @@ impl Simulator {
         driver: &Path,
         directory: &Path,
         settings: &Settings,
+        caller: &[(OsString, OsString)],
     ) -> Result<Self, SimulatorError> {
         let beside = driver.parent().unwrap_or(Path::new("."));
         let find = |name: &'static str| {
@@ -96,6 +101,8 @@ impl Simulator {
         std::fs::write(&world, world::world(settings).to_string()).map_err(failed)?;
         let log = directory.join("simulator.log");
         let mut child = Command::new(&path)
+            .env_clear()
+            .envs(without_aws(caller))
             .arg("--world")
             .arg(&world)
             .arg("--directory")
@@ -129,30 +136,45 @@ impl Simulator {
         }
     }
 
-    /// The environment of the driver: the caller's without anything of AWS, which a rehearsal must not reach.
+    /// The environment of the driver.
     pub(super) fn environment(&self, caller: &[(OsString, OsString)]) -> Vec<(OsString, OsString)> {
         let own = [
             ("AWS_ENDPOINT_URL_ECS", self.endpoint.as_str()),
             ("AWS_ACCESS_KEY_ID", "rehearsal"),
             ("AWS_SECRET_ACCESS_KEY", "rehearsal"),
-            ("AWS_EC2_METADATA_DISABLED", "true"),
-            // A profile of the user's could name a proxy, a role or another endpoint.
-            ("AWS_CONFIG_FILE", "/dev/null"),
-            ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
         ];
-        caller
-            .iter()
-            .filter(|(key, _)| !key.as_encoded_bytes().starts_with(b"AWS_"))
-            .cloned()
-            .chain(own.map(|(key, value)| (key.into(), value.into())))
-            .collect()
+        let own = own.map(|(key, value)| (key.into(), value.into()));
+        without_aws(caller).into_iter().chain(own).collect()
     }
 
-    /// What was started and what still runs, by the ledger.
+    /// What was started and what still runs, by the ledger. Tasks that are being stopped get a moment.
     pub(super) fn tasks(&self) -> Tasks {
-        let text = std::fs::read_to_string(self.directory.join("ledger.jsonl")).unwrap_or_default();
-        tasks(&text)
+        let until = Instant::now() + STOPPING;
+        loop {
+            let path = self.directory.join("ledger.jsonl");
+            let tasks = tasks(&std::fs::read_to_string(path).unwrap_or_default());
+            if tasks.running.is_empty() || Instant::now() >= until {
+                return tasks;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
+}
+
+/// The caller's environment with nothing that leads to AWS: neither the driver nor the scripts, which
+/// simulated tasks run as the caller, may reach an account by accident.
+pub(super) fn without_aws(caller: &[(OsString, OsString)]) -> Vec<(OsString, OsString)> {
+    let nothing = [
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+        ("AWS_CONFIG_FILE", "/dev/null"),
+        ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
+    ];
+    caller
+        .iter()
+        .filter(|(key, _)| !key.as_encoded_bytes().starts_with(b"AWS_"))
+        .cloned()
+        .chain(nothing.map(|(key, value)| (key.into(), value.into())))
+        .collect()
 }
 
 impl Drop for Simulator {
@@ -213,6 +235,8 @@ fn tasks(ledger: &str) -> Tasks {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -220,5 +244,60 @@ mod tests {
         let ledger = "{\"event\":\"run-task\",\"task\":\"a\",\"cluster\":\"c\"}\n{\"event\":\"run-task\",\"task\":\"b\"}\nbroken\n{\"event\":\"no-capacity\"}\n{\"event\":\"stopped\",\"task\":\"a\",\"at\":1}\n";
         assert_eq!(tasks(ledger), Tasks { started: 2, running: vec!["b".into()] });
         assert_eq!(tasks(""), Tasks { started: 0, running: vec![] });
+    }
+
+    fn beside(simulator: &str) -> (tempfile::TempDir, PathBuf) {
+        let root = tempfile::tempdir().unwrap();
+        for (name, text) in [(EXECUTABLE, simulator), (AGENT, "")] {
+            let path = root.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let directory = root.path().join("directory");
+        std::fs::create_dir(&directory).unwrap();
+        (root, directory)
+    }
+
+    #[test]
+    fn a_simulator_is_started_and_ends_with_its_stdin() {
+        let script = r#"#!/bin/bash
+[ "$1 $3 $5" = "--world --directory --agent" ] && [ -s "$2" ] && [ -x "$6" ] && [ -z "${AWS_PROFILE:-}" ] || exit 1
+echo '{"event":"run-task","task":"a"}' > "$4/ledger.jsonl"
+echo '{"endpoint":"http://127.0.0.1:7"}'
+( sleep 0.3; echo '{"event":"stopped","task":"a"}' >> "$4/ledger.jsonl" ) &
+cat > /dev/null
+touch "$4/ended"
+"#;
+        let (root, directory) = beside(script);
+        let settings = crate::rehearse::tests::settings_with_a_cluster();
+        let path = std::env::var_os("PATH").unwrap();
+        let caller = [("AWS_PROFILE".into(), "mine".into()), ("PATH".into(), path.clone())];
+        let driver = root.path().join("pointsman");
+        let simulator = Simulator::start(&driver, &directory, &settings, &caller).unwrap();
+        let environment = simulator.environment(&caller);
+        let value = |key: &str| {
+            environment
+                .iter()
+                .find(|(name, _)| name == key)
+                .map(|(_, value)| value.to_str().unwrap())
+        };
+        assert_eq!(value("AWS_ENDPOINT_URL_ECS"), Some("http://127.0.0.1:7"));
+        assert_eq!((value("AWS_PROFILE"), value("PATH")), (None, path.to_str()));
+        assert_eq!(simulator.tasks(), Tasks { started: 1, running: vec![] });
+        drop(simulator);
+        assert!(directory.join("ended").exists());
+    }
+
+    #[test]
+    fn a_simulator_that_fails_shows_its_log() {
+        let (root, directory) = beside("#!/bin/bash\necho 'no such world' >&2; exit 1\n");
+        let settings = crate::rehearse::tests::settings_with_a_cluster();
+        let error = Simulator::start(&root.path().join("pointsman"), &directory, &settings, &[])
+            .err()
+            .unwrap();
+        assert_eq!(
+            error.to_string(),
+            "the simulator did not say where it listens (first line ``); its log says: no such world"
+        );
     }
 }

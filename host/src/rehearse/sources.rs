@@ -9,6 +9,11 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
+use super::script::{PACKED_NAME, Repository};
+
 /// Sources that could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum SourcesError {
@@ -25,13 +30,30 @@ pub enum SourcesError {
         /// What it said.
         message: String,
     },
+    /// They could not be packed for tasks elsewhere.
+    #[error("cannot pack the sources for tasks that run elsewhere")]
+    Pack {
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// They are too large for tasks elsewhere.
+    #[error(
+        "the sources take {mib} MiB without their history, and a rehearsal sends at most 64 MiB to tasks that run elsewhere"
+    )]
+    TooLarge {
+        /// MiB.
+        mib: usize,
+    },
 }
+
+/// What a script can carry: the shell holds it several times in memory.
+const MAX_PACKED: usize = 64 << 20;
 
 /// A commit and where to clone it from.
 #[derive(Debug)]
 pub(super) struct Sources {
-    /// A bare repository.
-    pub(super) repository: PathBuf,
+    /// Of the rehearsal's own.
+    pub(super) repository: Repository,
     pub(super) sha: String,
     /// A branch.
     pub(super) git_ref: String,
@@ -43,10 +65,12 @@ pub(super) struct Sources {
     pub(super) note: String,
 }
 
-/// Takes the sources from `directory` into `bare`, which must not be there yet.
+/// Takes the sources from `directory` into `bare`, which must not be there yet; `packed` makes them ready to
+/// travel.
 pub(super) fn take(
     directory: &Path,
     bare: &Path,
+    packed: bool,
     environment: &[(std::ffi::OsString, std::ffi::OsString)],
 ) -> Result<Sources, SourcesError> {
     let git = Git { directory, environment };
@@ -103,14 +127,43 @@ pub(super) fn take(
     // A clone brings along only what a ref leads to.
     work(&["update-ref", "refs/heads/pointsman-rehearsal", &sha])?;
     work(&["symbolic-ref", "HEAD", "refs/heads/pointsman-rehearsal"])?;
+    let repository = match packed {
+        false => Repository::Here(bare.to_owned()),
+        true => pack(&git, bare)?,
+    };
     Ok(Sources {
-        repository: bare.to_owned(),
+        repository,
         title: work(&["log", "-1", "--format=%s", &sha])?,
         sha,
         git_ref,
         name: slug(&directory.file_name().unwrap_or_default().to_string_lossy()),
         note,
     })
+}
+
+/// The commit without its history, as a tar file in base64.
+fn pack(git: &Git<'_>, bare: &Path) -> Result<Repository, SourcesError> {
+    let io = |source| SourcesError::Pack { source };
+    let directory = bare.with_extension("pack");
+    std::fs::create_dir(&directory).map_err(io)?;
+    let shallow = directory.join(PACKED_NAME);
+    // A depth is taken only from a URL.
+    let url = format!("file://{}", bare.display());
+    git.run(&["clone", "--bare", "--quiet", "--depth=1", "--", &url, &shallow.to_string_lossy()])?;
+    let output = Command::new("tar")
+        .args(["--create", "--file=-", PACKED_NAME])
+        .current_dir(&directory)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(io)?;
+    if !output.status.success() {
+        let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(io(std::io::Error::other(message)));
+    }
+    if output.stdout.len() > MAX_PACKED {
+        return Err(SourcesError::TooLarge { mib: output.stdout.len() >> 20 });
+    }
+    Ok(Repository::Packed(BASE64_STANDARD.encode(output.stdout)))
 }
 
 struct Git<'a> {
@@ -184,8 +237,15 @@ mod tests {
         std::env::vars_os().collect()
     }
 
+    fn bare(sources: &Sources) -> &Path {
+        match &sources.repository {
+            Repository::Here(path) => path,
+            Repository::Packed(_) => panic!("packed"),
+        }
+    }
+
     fn files(sources: &Sources) -> Vec<String> {
-        git(&sources.repository, &["ls-tree", "-r", "--name-only", &sources.sha])
+        git(bare(sources), &["ls-tree", "-r", "--name-only", &sources.sha])
             .lines()
             .map(str::to_owned)
             .collect()
@@ -199,7 +259,7 @@ mod tests {
         std::fs::create_dir_all(example.join("scripts")).unwrap();
         std::fs::write(example.join("scripts/build.sh"), "x").unwrap();
         std::fs::write(root.path().join("outside"), "x").unwrap();
-        let sources = take(&example, &root.path().join("bare.git"), &environment()).unwrap();
+        let sources = take(&example, &root.path().join("bare.git"), false, &environment()).unwrap();
         assert_eq!(files(&sources), ["scripts/build.sh"]);
         assert_eq!((sources.name.as_str(), sources.git_ref.as_str()), ("my-example", "main"));
         assert_eq!(sources.sha.len(), 40);
@@ -216,7 +276,7 @@ mod tests {
         git(&tree, &["add", "."]);
         git(&tree, &["commit", "--quiet", "-m", "First"]);
         let head = git(&tree, &["rev-parse", "HEAD"]);
-        let clean = take(&tree, &root.path().join("clean.git"), &environment()).unwrap();
+        let clean = take(&tree, &root.path().join("clean.git"), false, &environment()).unwrap();
         assert_eq!(
             (&clean.sha, clean.title.as_str(), clean.git_ref.as_str()),
             (&head, "First", "trunk")
@@ -226,7 +286,7 @@ mod tests {
         std::fs::write(tree.join("ignored"), "x").unwrap();
         std::fs::remove_file(tree.join("one")).unwrap();
         let before = git(&tree, &["status", "--porcelain"]);
-        let changed = take(&tree, &root.path().join("changed.git"), &environment()).unwrap();
+        let changed = take(&tree, &root.path().join("changed.git"), false, &environment()).unwrap();
         assert_eq!(files(&changed), [".gitignore", "two"]);
         assert_ne!(changed.sha, head);
         assert_eq!(git(&tree, &["status", "--porcelain"]), before);

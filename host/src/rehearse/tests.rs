@@ -46,6 +46,7 @@ case $1 in
   run)
     note "run $3 ($CUSTOM_ENV_CI_JOB_STATUS)"
     [ -x "$2" ] && [ "$FAKE_ATTEMPT" = yes ] || exit 94
+    [ -e "$FAKE/elsewhere" ] && grep -q pointsman-rehearsal "$2" && exit 93
     [ "$3" = build_script ] && [ -e "$FAKE/run-exits" ] && exit "$(cat "$FAKE/run-exits")"
     trap 'note "TERM during $3"; exit "$SYSTEM_FAILURE_EXIT_CODE"' TERM
     POINTSMAN_TASK_ROOT=$root bash < "$2"
@@ -526,4 +527,26 @@ fn the_three_environments_example_plays() {
     );
     let deployed = seen.log.lines().filter(|line| line.contains("| Would deploy commit ")).count();
     assert_eq!(deployed, 3, "{}", seen.log);
+}
+
+#[test]
+fn tasks_elsewhere_get_sources_and_artifacts_in_scripts_and_give_artifacts_back_over_the_log() {
+    let mut stand = Stand::new(
+        "
+stages: [a, b]
+j: {stage: a, script: [mkdir out, head -c 300000 /dev/urandom > out/random, sha256sum out/random > out/sum], artifacts: {paths: [out]}}
+k: {stage: b, script: [sha256sum --check out/sum, git log -1, test -f .gitlab-ci.yml]}
+",
+    );
+    stand.settings = settings_with_a_cluster();
+    stand.settings.profiles = settings().profiles;
+    stand.write("fake/elsewhere", "");
+    let mut options = stand.options();
+    options.backend = Backend::AsConfigured;
+    let seen = stand.play_with(&options);
+    assert!(seen.report.success, "{}", seen.log);
+    assert!(seen.log.contains("k | out/random: OK"), "{}", seen.log);
+    assert!(!seen.log.contains("pointsman-artifacts:"), "nothing carried is shown");
+    assert!(seen.log.contains("tasks start there, with your credentials, and cost money"));
+    assert_eq!(seen.report.tasks, None);
 }

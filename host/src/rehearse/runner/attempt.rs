@@ -15,6 +15,7 @@ use crate::rehearse::interrupt::Limits;
 use crate::rehearse::log::JobLog;
 use crate::rehearse::pipeline::Job;
 use crate::rehearse::response::{self, Facts};
+use crate::rehearse::script::CARRIED;
 use crate::rehearse::variables::{BuildState, Entry};
 
 /// `builds_dir` and `cache_dir` of the `[[runners]]` that a rehearsal stands for.
@@ -169,7 +170,7 @@ impl Prepared<'_> {
         BuildState { status, ..self.state.clone() }
     }
 
-    /// `run <script> <sub-stage>`.
+    /// `run <script> <sub-stage>`. Gives the lines that the script carries back.
     pub(super) fn run(
         &self,
         variables: &[Entry],
@@ -177,7 +178,7 @@ impl Prepared<'_> {
         script: &str,
         limits: Limits<'_>,
         log: &JobLog<'_>,
-    ) -> Result<(), Failure> {
+    ) -> Result<Vec<u8>, Failure> {
         let system = |error: io::Error| Failure::System { message: error.to_string() };
         let directory = tempfile::Builder::new()
             .prefix("script")
@@ -187,7 +188,11 @@ impl Prepared<'_> {
         let file = directory.join("script");
         write_private(&file, script, 0o700).map_err(system)?;
         let stage = ["run".into(), file.into_os_string(), sub_stage.into()];
-        self.attempt.call(&stage, variables, Stdout::Log, limits, log).map(drop)
+        let stdout = match sub_stage.starts_with("upload_artifacts") {
+            true => Stdout::Carry(CARRIED),
+            false => Stdout::Log,
+        };
+        self.attempt.call(&stage, variables, stdout, limits, log)
     }
 }
 

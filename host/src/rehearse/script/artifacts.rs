@@ -12,9 +12,20 @@ pub(in crate::rehearse) struct Download {
     pub(in crate::rehearse) id: u64,
     /// The job that made it.
     pub(in crate::rehearse) job: String,
-    /// In the store.
-    pub(in crate::rehearse) file: String,
+    /// In the store; or its content in base64, for a task elsewhere.
+    pub(in crate::rehearse) archive: Archive,
 }
+
+/// A tar file on its way to a task.
+pub(in crate::rehearse) enum Archive {
+    /// A path on this machine, on which the task runs too.
+    Here(String),
+    /// Its content in base64.
+    Packed(String),
+}
+
+/// Before each line of an archive that comes back over the job's log.
+pub(in crate::rehearse) const CARRIED: &str = "pointsman-artifacts:";
 
 /// What a job leaves.
 pub(in crate::rehearse) struct Upload {
@@ -22,16 +33,20 @@ pub(in crate::rehearse) struct Upload {
     pub(in crate::rehearse) paths: Vec<String>,
     /// Expanded globs, as written.
     pub(in crate::rehearse) exclude: Vec<String>,
-    /// In the store; written whole or not at all.
-    pub(in crate::rehearse) file: String,
+    /// In the store, written whole or not at all; `None` sends the archive over stdout, line by line behind
+    /// [`CARRIED`].
+    pub(in crate::rehearse) file: Option<String>,
 }
 
 pub(super) fn download(downloads: &[Download], project_dir: &str) -> String {
     let mut body = format!("cd -- {}\n", quoted(project_dir));
-    for Download { id, job, file } in downloads {
+    for Download { id, job, archive } in downloads {
         let line = format!("Downloading artifacts for {job} ({id})...");
         body += &super::message(&line);
-        body += &format!("tar --extract --file={} --directory=.\n", quoted(file));
+        body += &match archive {
+            Archive::Here(file) => format!("tar --extract --file={}\n", quoted(file)),
+            Archive::Packed(base64) => format!("{} | tar --extract\n", super::decoded(base64)),
+        };
     }
     body
 }
@@ -83,11 +98,17 @@ pub(super) fn upload(upload: &Upload, project_dir: &str) -> String {
             quoted(path)
         );
     }
-    let (file, part) = (quoted(&upload.file), quoted(&format!("{}.part", upload.file)));
+    let tar = "printf '%s\\0' \"${!kept[@]}\" | sort -z | \
+               tar --create --no-recursion --null --verbatim-files-from --files-from=-";
+    let store = match &upload.file {
+        Some(file) => {
+            let (file, part) = (quoted(file), quoted(&format!("{file}.part")));
+            format!("{tar} --file={part}\n  mv -f -- {part} {file}")
+        }
+        None => format!("{tar} --file=- | base64 | sed 's/^/{CARRIED}/'"),
+    };
     body += &format!(
-        "if [ ${{#kept[@]}} -eq 0 ]; then\n  echo 'ERROR: No files to upload'\nelse\n  \
-         printf '%s\\0' \"${{!kept[@]}}\" | sort -z | \
-         tar --create --no-recursion --null --verbatim-files-from --files-from=- --file={part}\n  mv -f -- {part} {file}\nfi\n"
+        "if [ ${{#kept[@]}} -eq 0 ]; then\n  echo 'ERROR: No files to upload'\nelse\n  {store}\nfi\n"
     );
     body
 }
@@ -203,14 +224,15 @@ mod tests {
         std::os::unix::fs::symlink("one.txt", project.join("a/link")).unwrap();
         let file = root.path().join("7.tar").display().to_string();
         let owned = |list: &[&str]| list.iter().map(|one| (*one).to_owned()).collect();
-        let task = Upload { paths: owned(paths), exclude: owned(exclude), file: file.clone() };
+        let task =
+            Upload { paths: owned(paths), exclude: owned(exclude), file: Some(file.clone()) };
         let (status, log) = run(&project, &upload(&task, &project.display().to_string()));
         assert_eq!(status, Some(0), "{log}");
         let mut arrived = BTreeSet::new();
         if Path::new(&file).exists() {
             let to = root.path().join("to");
             std::fs::create_dir(&to).unwrap();
-            let one = Download { id: 7, job: "build".into(), file };
+            let one = Download { id: 7, job: "build".into(), archive: Archive::Here(file) };
             let (status, log) = run(&to, &download(&[one], &to.display().to_string()));
             assert_eq!(status, Some(0), "{log}");
             let found = Command::new("find")
