@@ -33,7 +33,7 @@ use crate::settings::{ClusterBackend, Settings};
 use log::Log;
 use perform::Play;
 use pipeline::{Pipeline, PipelineError};
-use runner::Stage;
+use runner::Rehearsal;
 use simulator::Simulator;
 
 pub use cost::BASIS as COST_BASIS;
@@ -176,7 +176,7 @@ pub fn rehearse(
 
     let log = Log::new(out, options.colour, pipeline.jobs.iter().map(|job| job.name.as_str()));
     introduce(&log, options, &pipeline, &sources.note, simulator.is_some());
-    let stage = Stage {
+    let rehearsal = Rehearsal {
         driver: &options.driver,
         settings_path: &settings_path,
         state_directory: &state_directory,
@@ -189,7 +189,7 @@ pub fn rehearse(
     };
     let started = Instant::now();
     let mut jobs = perform::perform(&Play {
-        stage: &stage,
+        rehearsal: &rehearsal,
         pipeline: &pipeline,
         wanted,
         settings: options.settings,

@@ -9,14 +9,14 @@ use super::log::Log;
 use super::pipeline::Pipeline;
 use super::report::{JobReport, Outcome, Try};
 use super::response::Stored;
-use super::runner::{self, Assignment, JobFailure, Played, Reason, Stage};
+use super::runner::{self, Assignment, JobFailure, Played, Reason, Rehearsal};
 use super::schedule::{self, State, Verdict};
 use super::server::{self, ProjectVariable};
 use crate::settings::Settings;
 
 /// What a pipeline is played with.
 pub(super) struct Play<'a> {
-    pub(super) stage: &'a Stage<'a>,
+    pub(super) rehearsal: &'a Rehearsal<'a>,
     pub(super) pipeline: &'a Pipeline,
     /// By index: whether it was asked for.
     pub(super) wanted: Vec<bool>,
@@ -58,7 +58,7 @@ pub(super) fn perform(play: &Play<'_>) -> Vec<JobReport> {
         let (sender, ended) = mpsc::channel();
         loop {
             while let Some((index, slot, profile)) = standing.next(play) {
-                let id = play.stage.pipeline_id * 1000 + standing.next_id;
+                let id = play.rehearsal.pipeline_id * 1000 + standing.next_id;
                 standing.next_id += 1;
                 let queued = standing.ready_since[index].map(|since| since.elapsed());
                 let token = token(id);
@@ -74,9 +74,9 @@ pub(super) fn perform(play: &Play<'_>) -> Vec<JobReport> {
                     id,
                     variables: server::variables(
                         job,
-                        (id, play.stage.pipeline_id),
+                        (id, play.rehearsal.pipeline_id),
                         &token,
-                        play.stage.sources,
+                        play.rehearsal.sources,
                         (profile, &tags),
                         play.variables,
                     ),
@@ -95,7 +95,7 @@ pub(super) fn perform(play: &Play<'_>) -> Vec<JobReport> {
                     if job.tags.is_empty() {
                         log.say(&format!("This job has no tags: rehearsed with profile {profile}, though in GitLab only a runner that takes untagged jobs would run it"));
                     }
-                    let played = runner::play(play.stage, &assignment, &mut log);
+                    let played = runner::play(play.rehearsal, &assignment, &mut log);
                     // The receiver lives until all jobs have ended.
                     let _ = sender.send((index, slot, assignment.id, profile, played));
                 });
@@ -127,7 +127,7 @@ impl Standing {
                     continue;
                 }
                 let name = &play.pipeline.jobs[index].name;
-                if play.stage.interrupt.is_raised() {
+                if play.rehearsal.interrupt.is_raised() {
                     self.set(index, State::Failed { allowed: false }, Outcome::Canceled, None);
                     continue;
                 }

@@ -62,7 +62,7 @@ impl Default for Patience {
 }
 
 /// What all jobs of a rehearsal share.
-pub(super) struct Stage<'a> {
+pub(super) struct Rehearsal<'a> {
     pub(super) driver: &'a Path,
     pub(super) settings_path: &'a Path,
     pub(super) state_directory: &'a Path,
@@ -165,11 +165,15 @@ pub(super) struct Played {
 }
 
 /// Plays a job to its end, `cleanup` included.
-pub(super) fn play(stage: &Stage<'_>, assignment: &Assignment<'_>, log: &mut JobLog<'_>) -> Played {
+pub(super) fn play(
+    rehearsal: &Rehearsal<'_>,
+    assignment: &Assignment<'_>,
+    log: &mut JobLog<'_>,
+) -> Played {
     let started = Instant::now();
     let timeout = assignment.job.timeout.unwrap_or(DEFAULT_TIMEOUT);
-    let limits = Limits::of_job(stage.interrupt, started + timeout);
-    let build = Build { stage, assignment, limits, timeout };
+    let limits = Limits::of_job(rehearsal.interrupt, started + timeout);
+    let build = Build { rehearsal, assignment, limits, timeout };
     log.mask(&assignment.variables);
     let prepared = match build.prepare(log) {
         Ok(prepared) => prepared,
@@ -219,7 +223,7 @@ fn lost(error: &std::io::Error) -> JobFailure {
 }
 
 struct Build<'a> {
-    stage: &'a Stage<'a>,
+    rehearsal: &'a Rehearsal<'a>,
     assignment: &'a Assignment<'a>,
     limits: Limits<'a>,
     timeout: Duration,
@@ -251,7 +255,7 @@ impl<'a> Build<'a> {
 
     /// The artifacts' file.
     fn archive(&self) -> PathBuf {
-        self.stage.store.join(format!("{}.tar", self.assignment.id))
+        self.rehearsal.store.join(format!("{}.tar", self.assignment.id))
     }
 
     /// `config` and `prepare`, tried up to three times as one unit.
@@ -281,9 +285,9 @@ impl<'a> Build<'a> {
             log.error(&format!("ERROR: Preparation failed: {}", failure.message));
             log.say(&format!(
                 "Will be retried in {}s ...",
-                self.stage.patience.prepare_retry.as_secs()
+                self.rehearsal.patience.prepare_retry.as_secs()
             ));
-            self.limits.pause(self.stage.patience.prepare_retry);
+            self.limits.pause(self.rehearsal.patience.prepare_retry);
             if tried >= PREPARATIONS {
                 return Err(failure);
             }
@@ -390,7 +394,7 @@ impl Run<'_, '_, '_> {
             Before { failure, last: true }
         })?;
 
-        let sources = self.build.stage.sources;
+        let sources = self.build.rehearsal.sources;
         let get_sources = scripts.get_sources(&sources.repository, &sources.sha, &sources.git_ref);
         let clear = scripts.clear_worktree();
         self.attempts("GET_SOURCES_ATTEMPTS", |run, tried| {
@@ -428,7 +432,7 @@ impl Run<'_, '_, '_> {
         once: impl Fn(&Self, u32) -> Result<(), Failure>,
     ) -> Result<(), Before> {
         let attempts = self.number(variable);
-        let mut pause = self.build.stage.patience.stage_retry;
+        let mut pause = self.build.rehearsal.patience.stage_retry;
         let mut tried = 1;
         loop {
             let Err(failure) = once(self, tried) else { return Ok(()) };
@@ -524,7 +528,7 @@ impl Run<'_, '_, '_> {
 
     /// Whether tasks run elsewhere, so that files travel in scripts and logs.
     fn remote(&self) -> bool {
-        matches!(self.build.stage.sources.repository, Repository::Packed(_))
+        matches!(self.build.rehearsal.sources.repository, Repository::Packed(_))
     }
 
     /// Its failure is a line in the runner's own log.

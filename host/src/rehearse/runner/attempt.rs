@@ -9,7 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Instant;
 
-use super::{Build, JobFailure, Reason, Stage};
+use super::{Build, JobFailure, Reason, Rehearsal};
 use crate::rehearse::driver::{ConfigReply, Driver, Failure, Stdout};
 use crate::rehearse::interrupt::Limits;
 use crate::rehearse::log::JobLog;
@@ -23,7 +23,7 @@ const BUILDS_DIR: &str = "/builds";
 
 /// An executor object of the runner.
 pub(super) struct Attempt<'a> {
-    stage: &'a Stage<'a>,
+    rehearsal: &'a Rehearsal<'a>,
     job: &'a Job,
     driver: Driver<'a>,
     /// Removed with all content when the attempt is dropped.
@@ -42,37 +42,37 @@ pub(super) struct Prepared<'a> {
 impl<'a> Attempt<'a> {
     /// Makes the directory and writes the response file.
     pub(super) fn new(build: &Build<'a>, state: &BuildState) -> io::Result<Self> {
-        let (stage, assignment) = (build.stage, build.assignment);
+        let (rehearsal, assignment) = (build.rehearsal, build.assignment);
         let directory = tempfile::Builder::new().prefix("custom-executor").tempdir()?;
         let arguments = [
             "--config".into(),
-            stage.settings_path.as_os_str().to_owned(),
+            rehearsal.settings_path.as_os_str().to_owned(),
             "--profile".into(),
             assignment.profile.into(),
             "--state-directory".into(),
-            stage.state_directory.as_os_str().to_owned(),
+            rehearsal.state_directory.as_os_str().to_owned(),
         ];
         let driver = Driver {
-            program: stage.driver,
+            program: rehearsal.driver,
             arguments: arguments.to_vec(),
-            environment: stage.environment,
+            environment: rehearsal.environment,
             directory: directory.path().to_owned(),
-            graceful_kill: stage.patience.graceful_kill,
-            force_kill: stage.patience.force_kill,
+            graceful_kill: rehearsal.patience.graceful_kill,
+            force_kill: rehearsal.patience.force_kill,
         };
-        let project_path = project_path(stage);
+        let project_path = project_path(rehearsal);
         let facts = Facts {
             id: assignment.id,
             token: &assignment.token,
-            pipeline_id: stage.pipeline_id,
-            project_name: &stage.sources.name,
+            pipeline_id: rehearsal.pipeline_id,
+            project_name: &rehearsal.sources.name,
             project_path: &project_path,
             repo_url: &format!(
                 "https://gitlab-ci-token:{}@gitlab.invalid/{project_path}.git",
                 assignment.token
             ),
-            sha: &stage.sources.sha,
-            git_ref: &stage.sources.git_ref,
+            sha: &rehearsal.sources.sha,
+            git_ref: &rehearsal.sources.git_ref,
             timeout_seconds: build.timeout.as_secs(),
             queued_seconds: assignment.queued.as_secs_f64(),
             variables: &assignment.variables,
@@ -80,7 +80,7 @@ impl<'a> Attempt<'a> {
             dependencies: &assignment.dependencies,
         };
         write_private(&driver.response_file(), &response::text(assignment.job, &facts), 0o600)?;
-        Ok(Self { stage, job: assignment.job, driver, directory, job_env: BTreeMap::new() })
+        Ok(Self { rehearsal, job: assignment.job, driver, directory, job_env: BTreeMap::new() })
     }
 
     /// `config`, then `prepare`. Sets the directories of `state`; gives the host name for the log.
@@ -92,7 +92,7 @@ impl<'a> Attempt<'a> {
         state: &mut BuildState,
         log: &JobLog<'_>,
     ) -> Result<String, JobFailure> {
-        let patience = build.stage.patience;
+        let patience = build.rehearsal.patience;
         let limits = build.limits.within(patience.config);
         let stdout = self
             .call(&["config".into()], &build.variables(state), Stdout::Collect, limits, log)
@@ -119,7 +119,7 @@ impl<'a> Attempt<'a> {
             )));
         }
         let builds_dir = reply.builds_dir.unwrap_or_else(|| BUILDS_DIR.to_owned());
-        let project_path = project_path(build.stage);
+        let project_path = project_path(build.rehearsal);
         state.project_dir = match reply.builds_dir_is_shared {
             Some(true) => {
                 format!("{builds_dir}/{}/{}/{project_path}", state.short_token, state.slot)
@@ -156,8 +156,8 @@ impl<'a> Attempt<'a> {
 
     /// `cleanup`, under limits of its own. Its failure is a warning.
     pub(super) fn cleanup(&self, variables: &[Entry], log: &JobLog<'_>) {
-        let deadline = Instant::now() + self.stage.patience.cleanup;
-        let limits = Limits::of_cleanup(self.stage.interrupt, deadline);
+        let deadline = Instant::now() + self.rehearsal.patience.cleanup;
+        let limits = Limits::of_cleanup(self.rehearsal.interrupt, deadline);
         if let Err(failure) = self.call(&["cleanup".into()], variables, Stdout::Drop, limits, log) {
             log.say(&format!("WARNING: Cleanup script failed: {}", failure.message()));
         }
@@ -196,8 +196,8 @@ impl Prepared<'_> {
     }
 }
 
-fn project_path(stage: &Stage<'_>) -> String {
-    format!("rehearsal/{}", stage.sources.name)
+fn project_path(rehearsal: &Rehearsal<'_>) -> String {
+    format!("rehearsal/{}", rehearsal.sources.name)
 }
 
 fn write_private(path: &Path, text: &str, mode: u32) -> io::Result<()> {
