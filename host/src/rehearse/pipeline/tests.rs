@@ -216,6 +216,7 @@ e: {extends: .gone, script: x, needs: [nobody]}
 f: {extends: g, script: x}
 g: {extends: f, script: !reference [.x, script]}
 h: {image: {docker: {}}}
+i: {script: x, timeout: 5 years}
 ",
         &[
             "g: script: `!reference [.x, script]` leads nowhere",
@@ -242,6 +243,7 @@ h: {image: {docker: {}}}
             "h: has no `script`",
             "h: image: rehearse does not play `docker`",
             "h: image: has no `name`",
+            "i: timeout: `5 years` is longer than a month",
             "a: needs: `x` is no job of this pipeline",
             "e: needs: `nobody` is no job of this pipeline",
         ],
