@@ -301,7 +301,7 @@ impl<'a> Build<'a> {
         match ended {
             Ended::Interrupted => "canceled".to_owned(),
             Ended::TimedOut => format!(
-                "execution took longer than {} seconds",
+                "execution took longer than {}",
                 humantime::format_duration(Duration::from_secs(self.timeout.as_secs()))
             ),
         }

@@ -17,6 +17,9 @@ const MAX_SCRIPT_DEPTH: usize = 10;
 /// GitLab's own upper limit of `parallel`.
 const MAX_PARALLEL: u64 = 200;
 
+/// GitLab's own upper limit of `timeout`: a month.
+const MAX_TIMEOUT: Duration = Duration::from_secs(31 * 24 * 3600);
+
 /// `retry:when` of GitLab's reference.
 const RETRY_REASONS: [&str; 16] = [
     "always",
@@ -537,6 +540,10 @@ impl<'a> Reader<'a> {
     fn duration(&mut self, value: &Value, place: &str) -> Option<Duration> {
         let text = self.string(value, place)?;
         match humantime::parse_duration(&text.replace(" and ", " ")) {
+            Ok(duration) if duration > MAX_TIMEOUT => {
+                self.wrong(place, format!("`{text}` is longer than a month"));
+                None
+            }
             Ok(duration) if !duration.is_zero() => Some(duration),
             _ => {
                 self.wrong(place, format!("`{text}` is no duration such as `1h 30m`"));

@@ -218,6 +218,7 @@ e: {extends: .gone, script: x, needs: [nobody]}
 f: {extends: g, script: x}
 g: {extends: f, script: !reference [.x, script]}
 h: {image: {docker: {}}}
+i: {script: x, timeout: 5 years}
 ",
         &[
             "g: script: `!reference [.x, script]` leads nowhere",
@@ -244,6 +245,7 @@ h: {image: {docker: {}}}
             "h: has no `script`",
             "h: image: rehearse does not play `docker`",
             "h: image: has no `name`",
+            "i: timeout: `5 years` is longer than a month",
             "a: needs: `x` is no job of this pipeline",
             "e: needs: `nobody` is no job of this pipeline",
         ],
@@ -262,4 +264,19 @@ fn circles_of_needs_and_later_stages_are_refused() {
     );
     wrong("{.a: {script: x}}", &["jobs: the file has no job that is not hidden"]);
     wrong("- x", &[".gitlab-ci.yml: must be a mapping of keywords and jobs"]);
+}
+
+#[test]
+fn references_in_circles_and_references_that_multiply_end() {
+    wrong(
+        "{.a: [!reference [.a], !reference [.a]], j: {script: x}}",
+        &[".a: `!reference` nests deeper than 10"],
+    );
+    let twenty = |to: &str| vec![format!("!reference [{to}]"); 20].join(", ");
+    let lists: Vec<_> =
+        (0..8).map(|n| format!(".l{n}: [{}]", twenty(&format!(".l{}", n + 1)))).collect();
+    wrong(
+        &format!("{{{}, .l8: x, j: {{script: x}}}}", lists.join(", ")),
+        &[".l0: the file has more than 20000 `!reference`s"],
+    );
 }

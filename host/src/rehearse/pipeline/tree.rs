@@ -10,6 +10,8 @@ use super::{PipelineError, Problem};
 const MAX_REFERENCE_DEPTH: usize = 10;
 const MAX_EXTENDS_DEPTH: usize = 11;
 const MAX_INCLUDES: usize = 150;
+/// References to lists of references multiply; a file that is meant stays far below.
+const MAX_REFERENCES: usize = 20_000;
 
 type Include<'a> = &'a mut dyn FnMut(&str) -> std::io::Result<String>;
 
@@ -132,16 +134,21 @@ pub(super) fn merge(base: &mut Mapping, over: Mapping) {
 }
 
 fn dereference_all(document: &Mapping, problems: &mut Vec<Problem>) -> Mapping {
-    document
-        .iter()
-        .map(|(key, value)| (key.clone(), dereference(value, document, 0, &text_of(key), problems)))
-        .collect()
+    let mut left = MAX_REFERENCES;
+    let mut resolved = Mapping::new();
+    for (key, value) in document {
+        let value = dereference(value, document, (0, &mut left), &text_of(key), problems);
+        resolved.insert(key.clone(), value);
+    }
+    // A circle within a list says the same many times.
+    problems.dedup();
+    resolved
 }
 
 fn dereference(
     value: &Value,
     document: &Mapping,
-    depth: usize,
+    (depth, left): (usize, &mut usize),
     place: &str,
     problems: &mut Vec<Problem>,
 ) -> Value {
@@ -153,7 +160,16 @@ fn dereference(
                     place,
                     format!("`!reference` nests deeper than {MAX_REFERENCE_DEPTH}"),
                 )),
-                Ok(found) => return dereference(found, document, depth + 1, place, problems),
+                Ok(_) if *left == 0 => {}
+                Ok(found) => {
+                    *left -= 1;
+                    if *left == 0 {
+                        let message =
+                            format!("the file has more than {MAX_REFERENCES} `!reference`s");
+                        problems.push(problem(place, message));
+                    }
+                    return dereference(found, document, (depth + 1, left), place, problems);
+                }
             }
             Value::Null
         }
@@ -165,7 +181,7 @@ fn dereference(
         Value::Sequence(entries) => Value::Sequence(
             entries
                 .iter()
-                .map(|entry| dereference(entry, document, depth, place, problems))
+                .map(|entry| dereference(entry, document, (depth, &mut *left), place, problems))
                 .collect(),
         ),
         Value::Mapping(mapping) => Value::Mapping(
@@ -173,7 +189,10 @@ fn dereference(
                 .iter()
                 .map(|(key, value)| {
                     let place = format!("{place}: {}", text_of(key));
-                    (key.clone(), dereference(value, document, depth, &place, problems))
+                    (
+                        key.clone(),
+                        dereference(value, document, (depth, &mut *left), &place, problems),
+                    )
                 })
                 .collect(),
         ),
