@@ -46,7 +46,9 @@ pub fn decide_traced(
         .iter()
         .map(|&(name, policy)| Ok(Member { name, policy, loaded: store.load(name, policy)? }))
         .collect::<Result<Vec<_>, PolicyError>>()?;
-    let chain = Chain { question, members, store, inputs: Arc::new(Inputs::new(question)) };
+    let claims = members.iter().any(|member| member.loaded.imports_claims);
+    let inputs = Arc::new(Inputs::new(question, claims));
+    let chain = Chain { question, members, store, inputs };
     let (placer, placements) = chain.place(trace)?;
     let placements = chain.mutate(placements, trace)?;
     let placements = chain.guard(placements, trace)?;

@@ -114,7 +114,16 @@ impl std::fmt::Debug for Store {
 /// A component ready to be called.
 pub(super) struct Loaded {
     pub(super) linked: Linked,
+    /// Whether the component can read claims at all.
+    pub(super) imports_claims: bool,
     description: Mutex<Description>,
+}
+
+impl Loaded {
+    fn new(linked: Linked, description: Description) -> Self {
+        let imports_claims = description.imports.iter().any(|name| component::is_claims(name));
+        Self { linked, imports_claims, description: Mutex::new(description) }
+    }
 }
 
 impl Store {
@@ -230,7 +239,7 @@ impl Store {
         let linked =
             component.and_then(|component| self.runtime.link(&component, description.kind));
         match linked {
-            Ok(linked) => Some(Loaded { linked, description: Mutex::new(description) }),
+            Ok(linked) => Some(Loaded::new(linked, description)),
             Err(error) => {
                 refuse(&format!("{error:#}"));
                 None
@@ -280,7 +289,7 @@ impl Store {
             .map_err(store_error)?;
         // Last: an entry without a description is none.
         self.write_description(&policy.sha256, &description).map_err(store_error)?;
-        Ok(Loaded { linked, description: Mutex::new(description) })
+        Ok(Loaded::new(linked, description))
     }
 
     fn write_description(&self, sha256: &str, description: &Description) -> Result<(), StoreError> {

@@ -410,7 +410,7 @@ fn what_a_policy_reads_is_answered_and_recorded() {
     use bindings::{claims, facts};
     let mut asked = Asked::with_tags(&["dev"]);
     asked.facts.insert("pipeline.source".to_owned(), ("push".to_owned(), Assurance::Server));
-    let inputs = std::sync::Arc::new(inputs::Inputs::new(&asked.question()));
+    let inputs = std::sync::Arc::new(inputs::Inputs::new(&asked.question(), true));
     let mut guest = imports::Guest::new("p", inputs, 64);
     assert_eq!(facts::Host::get_project(&mut guest).full_path, "acme/app");
     assert_eq!(facts::Host::get_ref(&mut guest).protected, Some(true));
@@ -456,7 +456,10 @@ fn a_chain_that_read_a_claim_gets_no_privileged_role() {
     let placer = by_tag(rules());
     let reads_image = Guest {
         imports: r#"(import "pointsman:policy/claims@0.1.0" "image" (func $image (param i32)))"#,
-        place: "(call $image (i32.const 2048)) i32.const 1024",
+        // Crashes when there is no image.
+        place: "(call $image (i32.const 2048))
+            (if (i32.eqz (i32.load8_u (i32.const 2048))) (then unreachable))
+            i32.const 1024",
         ..Guest::default()
     };
     let reader = house.policy(&reads_image.placer());
@@ -494,7 +497,7 @@ fn masked_and_file_variables_are_never_claims() {
         variable("B", "visible", false, false),
         variable("B", "masked later", true, false),
     ];
-    let inputs = inputs::Inputs::new(&asked.question());
+    let inputs = inputs::Inputs::new(&asked.question(), true);
     assert_eq!(inputs.variables, BTreeMap::from([("A".to_owned(), "2".to_owned())]));
 }
 

@@ -125,6 +125,11 @@ fn kind(exports: &BTreeSet<String>) -> Result<Kind, BrokenKind> {
     if exported("lifecycle") { Ok(kind) } else { Err(missing("`lifecycle`")) }
 }
 
+/// Whether an import is what the pipeline's author wrote.
+pub(super) fn is_claims(import: &str) -> bool {
+    interface(import).is_some_and(|(interface, _)| interface == "claims")
+}
+
 /// `pointsman:policy/facts@0.1.0` in parts.
 fn interface(name: &str) -> Option<(&str, Option<&str>)> {
     let rest = name.strip_prefix(PACKAGE)?;
