@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
-use std::time::SystemTime;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -65,8 +64,6 @@ pub struct LaunchRequest {
     pub tags: BTreeMap<String, String>,
     /// The port that the SSH server listens on.
     pub port: u16,
-    /// When the task has to be gone.
-    pub deadline: SystemTime,
 }
 
 /// A backend's own name of a task: an ARN on ECS. Never shown to policies.

@@ -17,7 +17,7 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_ecs::Client;
 use aws_sdk_ecs::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
-use aws_sdk_ecs::types::{DesiredStatus, TaskField};
+use aws_sdk_ecs::types::TaskField;
 
 use super::{BackendError, LaunchRequest, OwnedTask, TaskBackend, TaskId, TaskStatus};
 use crate::settings::EcsCluster;
@@ -125,13 +125,12 @@ impl TaskBackend for Ecs {
         let mut arns = Vec::new();
         let mut next = None;
         loop {
-            // ECS takes no other filter beside `startedBy`.
+            // ECS takes no other filter beside `startedBy`, and lists what shall run.
             let page = self
                 .client
                 .list_tasks()
                 .cluster(&self.cluster.cluster)
                 .started_by(started_by)
-                .desired_status(DesiredStatus::Running)
                 .set_next_token(next)
                 .send()
                 .await

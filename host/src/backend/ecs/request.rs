@@ -111,7 +111,7 @@ fn legal(text: &str, length: usize) -> String {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::time::{Duration, SystemTime};
+    use std::time::Duration;
 
     use super::*;
     use crate::placement::{Arch, size::Size};
@@ -149,7 +149,6 @@ pub(crate) mod tests {
             )]),
             tags: BTreeMap::from([("pointsman:job".to_owned(), "7\n<script>".to_owned())]),
             port: 22,
-            deadline: SystemTime::UNIX_EPOCH,
         }
     }
 
