@@ -3,7 +3,11 @@
 //! Prints a table for people, and at the end one tab-separated line a number for programs:
 //! `bench`, name, measured, bound, `ok` or `short`.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a measurement that cannot go on shall panic")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a measurement that cannot go on shall panic"
+)]
 #![expect(clippy::print_stdout, reason = "this is its output")]
 
 #[path = "../tests/driver/support/mod.rs"]
@@ -21,8 +25,9 @@ use std::time::{Duration, Instant};
 use measure::{Row, peak_memory, print, sample};
 use russh::keys::PrivateKey;
 use russh::keys::ssh_key::{LineEnding, private::Ed25519Keypair};
-use support::house::{DRIVER, House};
-use support::{Attempt, Job};
+use support::attempt::Attempt;
+use support::house::DRIVER;
+use support::{House, Job};
 
 const ROUNDS: usize = 40;
 
