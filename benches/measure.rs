@@ -40,7 +40,8 @@ impl Row {
 
 /// Prints `rows` for people, then for programs.
 pub(crate) fn print(rows: &[Row]) {
-    let bound = |row: &Row| row.bound.map_or("-".to_owned(), |bound| format!("{bound} {}", row.unit));
+    let bound =
+        |row: &Row| row.bound.map_or("-".to_owned(), |bound| format!("{bound} {}", row.unit));
     println!("\n{:<48} {:>12}  {:>10}", "", "measured", "at most");
     for row in rows {
         let measured = format!("{:.2} {}", row.measured, row.unit);
@@ -49,7 +50,13 @@ pub(crate) fn print(rows: &[Row]) {
     println!();
     for row in rows.iter().filter(|row| row.bound.is_some()) {
         let name = row.name.trim();
-        println!("bench\t{name}\t{:.2} {}\t{}\t{}", row.measured, row.unit, bound(row), row.verdict());
+        println!(
+            "bench\t{name}\t{:.2} {}\t{}\t{}",
+            row.measured,
+            row.unit,
+            bound(row),
+            row.verdict()
+        );
     }
 }
 

@@ -3,7 +3,11 @@
 //! Prints a table for people, and at the end one tab-separated line a number for programs:
 //! `bench`, name, measured, bound, `ok` or `short`.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a measurement that cannot go on shall panic")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a measurement that cannot go on shall panic"
+)]
 #![expect(clippy::print_stdout, reason = "this is its output")]
 
 #[path = "../tests/driver/support/mod.rs"]
