@@ -26,6 +26,8 @@ pub struct Settings {
     pub manager: String,
     /// `[ssh]`
     pub ssh: SshTimes,
+    /// `[sweep] automatic`: whether `prepare` looks for leaked tasks now and then. Default true.
+    pub automatic_sweep: bool,
     /// `[clusters.*]`
     pub clusters: BTreeMap<String, Cluster>,
     /// `[task_definitions.*]`
@@ -91,6 +93,8 @@ pub struct EcsCluster {
     pub platform_version: Option<String>,
     /// From RunTask's answer to an address. Default 10 min.
     pub start_timeout: Duration,
+    /// How many times AWS's default quotas of API requests the account has: 1 to 100. Default 1.
+    pub request_quota: u32,
 }
 
 /// This machine.

@@ -6,12 +6,16 @@
 mod cleanup;
 mod config;
 mod credentials;
+mod fallback;
 mod hostile;
+mod kill_walk;
 mod local;
+mod losses;
 mod prepare;
 mod rehearsal;
 mod run;
 mod settings;
 mod signals;
 mod support;
+mod sweep;
 mod tidy;

@@ -55,6 +55,7 @@ pub(crate) fn cluster() -> EcsCluster {
         spot_provider: "FARGATE_SPOT".into(),
         platform_version: None,
         start_timeout: Duration::from_secs(60),
+        request_quota: 1,
     }
 }
 
@@ -77,6 +78,7 @@ pub(crate) fn request(token: usize) -> LaunchRequest {
         )]),
         tags: BTreeMap::from([("pointsman:job".to_owned(), "7".to_owned())]),
         port: 22,
+        avoid_subnets: Vec::new(),
     }
 }
 

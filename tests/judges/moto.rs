@@ -53,8 +53,9 @@ async fn drive(service: Value) {
             status.address
         );
 
-        let own = OwnedTask { id: task.clone(), tags: request.tags.clone() };
-        assert_eq!(backend.list(&request.started_by).await.unwrap(), [own]);
+        let listed = backend.list(&request.started_by).await.unwrap();
+        assert_eq!(listed.len(), 1);
+        assert_eq!((&listed[0].id, &listed[0].tags), (&task, &request.tags));
         assert_eq!(backend.list("pointsman/somebody-else").await.unwrap(), []);
 
         backend.stop(&task, "judged: done").await.unwrap();

@@ -1,10 +1,11 @@
 //! Tasks on Amazon ECS. The only place that names `aws_sdk_ecs`.
 //!
 //! [`request`] and [`status`] are pure: they turn our types into the SDK's and back. This file does the
-//! calls. Falling back to other placements, sharing the API's request budget and sweeping are to be built
-//! on top of it; each call here is one call of the API.
+//! calls: each is one call of the API. Falling back to other placements, sharing the API's request budget,
+//! repeating calls and sweeping are built on top of it.
 
 mod advice;
+mod classify;
 mod request;
 mod status;
 
@@ -22,12 +23,9 @@ use aws_sdk_ecs::types::TaskField;
 use super::{BackendError, LaunchRequest, OwnedTask, TaskBackend, TaskId, TaskStatus};
 use crate::settings::EcsCluster;
 
-/// Above the SDK's 3: RunTask is throttled in bursts when many jobs start at once, and the token makes
-/// repeating it safe.
-const ATTEMPTS: u32 = 6;
-
-/// Of a whole call with all its attempts. A driver without an answer for this long had better say so.
-const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// Of a call. A repetition is cheap, since `clientToken` makes it safe, and a driver without an answer for
+/// this long had better say so.
+const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// DescribeTasks takes at most this many.
 const DESCRIBE_LIMIT: usize = 100;
@@ -50,7 +48,8 @@ impl Ecs {
         let config = aws_config::defaults(BehaviorVersion::latest())
             // Set, since the default chain would end in a request to IMDS.
             .region(Region::new(cluster.region.clone()))
-            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+            // Repeated by those above, who know the request budget of all processes and the job log.
+            .retry_config(RetryConfig::disabled())
             .timeout_config(TimeoutConfig::builder().operation_timeout(CALL_TIMEOUT).build())
             .load()
             .await;
@@ -79,8 +78,15 @@ impl TaskBackend for Ecs {
             .set_started_by(input.started_by)
             .set_client_token(input.client_token)
             .send()
-            .await
-            .map_err(|error| failed(CALL, &error))?;
+            .await;
+        let answer = match answer {
+            Ok(answer) => answer,
+            // The token is known with other parameters. Only this attempt makes this token, so the task is ours.
+            Err(error) => match status::conflicting_task(&error) {
+                Some(task) => return Ok(task),
+                None => return Err(failed(CALL, &error)),
+            },
+        };
         // An answer without a task and with `failures` is HTTP 200: GitLab's driver crashes on it.
         if let Some(arn) = answer.tasks().first().and_then(|task| task.task_arn()) {
             return Ok(TaskId(arn.to_owned()));
@@ -92,19 +98,26 @@ impl TaskBackend for Ecs {
         Err(with_advice(BackendError::new(CALL, reason, detail)))
     }
 
-    async fn describe(&self, task: &TaskId) -> Result<Option<TaskStatus>, BackendError> {
-        let answer = self
-            .client
-            .describe_tasks()
-            .cluster(&self.cluster.cluster)
-            .tasks(&task.0)
-            .send()
-            .await
-            .map_err(|error| failed("DescribeTasks", &error))?;
-        Ok(answer.tasks().first().map(status::of_task))
+    async fn describe_many(
+        &self,
+        tasks: &[TaskId],
+    ) -> Result<Vec<(TaskId, TaskStatus)>, BackendError> {
+        let mut found = Vec::new();
+        for some in tasks.chunks(DESCRIBE_LIMIT) {
+            let answer = self
+                .client
+                .describe_tasks()
+                .cluster(&self.cluster.cluster)
+                .set_tasks(Some(some.iter().map(|task| task.0.clone()).collect()))
+                .send()
+                .await
+                .map_err(|error| failed("DescribeTasks", &error))?;
+            found.extend(answer.tasks().iter().filter_map(status::named_task));
+        }
+        Ok(found)
     }
 
-    async fn stop(&self, task: &TaskId, reason: &str) -> Result<(), BackendError> {
+    async fn stop(&self, task: &TaskId, reason: &str) -> Result<Option<TaskStatus>, BackendError> {
         let answer = self
             .client
             .stop_task()
@@ -114,9 +127,9 @@ impl TaskBackend for Ecs {
             .send()
             .await;
         match answer {
-            Ok(_) => Ok(()),
+            Ok(answer) => Ok(answer.task().map(status::of_task)),
             // A task is forgotten an hour or so after it stopped, so this is what we want.
-            Err(error) if status::says_no_such_task(error.code(), error.message()) => Ok(()),
+            Err(error) if status::says_no_such_task(error.code(), error.message()) => Ok(None),
             Err(error) => Err(failed("StopTask", &error)),
         }
     }
@@ -177,5 +190,6 @@ where
 
 fn with_advice(error: BackendError) -> BackendError {
     let hint = advice::on(error.call, &error.code, &error.message);
-    BackendError { hint: hint.map(str::to_owned), ..error }
+    let cause = classify::error(&error.code, &error.message);
+    BackendError { hint: hint.map(str::to_owned), cause, ..error }
 }

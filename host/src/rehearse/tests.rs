@@ -153,6 +153,7 @@ fn profile(tags: &[&str]) -> Profile {
 
 fn settings() -> Settings {
     Settings {
+        automatic_sweep: false,
         state_directory: "/nowhere".into(),
         manager: "rehearsal".to_owned(),
         ssh: SshTimes {
@@ -185,6 +186,7 @@ pub(super) fn settings_with_a_cluster() -> Settings {
         spot_provider: "FARGATE_SPOT".to_owned(),
         platform_version: None,
         start_timeout: Duration::from_secs(600),
+        request_quota: 1,
     });
     settings.clusters.insert("dev".to_owned(), Cluster { labels: BTreeMap::new(), backend });
     let arn = "arn:aws:iam::364050767034:role/dev-deploy".to_owned();

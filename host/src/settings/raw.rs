@@ -46,6 +46,9 @@ fn settings(root: &Table<'_>, directory: &Path) -> Option<Settings> {
     let manager_name = manager.optional("name", values::named);
     manager.finish();
     let ssh = ssh_times(root.table("ssh"));
+    let sweep = root.table("sweep");
+    let automatic_sweep = sweep.optional("automatic", values::flag).unwrap_or(true);
+    sweep.finish();
     let clusters = named(root, "clusters", cluster);
     let task_definitions = named(root, "task_definitions", task_definition);
     let roles = named(root, "roles", role);
@@ -72,6 +75,7 @@ fn settings(root: &Table<'_>, directory: &Path) -> Option<Settings> {
         state_directory: directory.join(state_directory?),
         manager: manager_name.unwrap_or_else(|| "default".to_owned()),
         ssh,
+        automatic_sweep,
         clusters: clusters.read,
         task_definitions: task_definitions.read,
         roles: roles.read,
@@ -168,6 +172,7 @@ fn ecs_cluster(table: &Table<'_>) -> Option<EcsCluster> {
     let assign_public_ip = table.optional("assign_public_ip", values::flag);
     let platform_version = table.optional("platform_version", values::text);
     let start_timeout = table.optional("start_timeout", values::duration);
+    let request_quota = table.optional("request_quota", |value| values::number(value, 1..=100));
     Some(EcsCluster {
         region: region?,
         cluster: cluster?,
@@ -178,6 +183,7 @@ fn ecs_cluster(table: &Table<'_>) -> Option<EcsCluster> {
         spot_provider: spot_provider.unwrap_or_else(|| "FARGATE_SPOT".to_owned()),
         platform_version,
         start_timeout: start_timeout.unwrap_or(Duration::from_secs(600)),
+        request_quota: request_quota.and_then(|quota| u32::try_from(quota).ok()).unwrap_or(1),
     })
 }
 

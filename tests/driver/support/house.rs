@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use super::attempt::{Attempt, Job};
 use super::ledger::{self, Ledger};
+use super::output::StageOutput;
 
 /// The driver under test.
 pub(crate) const DRIVER: &str = env!("CARGO_BIN_EXE_pointsman");
@@ -45,15 +46,32 @@ impl House {
 
     /// A house whose simulator plays `faults`, as its world file spells them.
     pub(crate) fn with_faults(faults: &Value) -> Self {
+        Self::with(world(faults), |settings| settings)
+    }
+
+    /// The same in a world with other fields, and with settings that `change` has made of the usual ones.
+    pub(crate) fn with_world(
+        faults: &Value,
+        fields: &Value,
+        change: impl Fn(String) -> String,
+    ) -> Self {
+        let mut world = world(faults);
+        for (key, value) in fields.as_object().unwrap() {
+            world[key] = value.clone();
+        }
+        Self::with(world, change)
+    }
+
+    fn with(world: Value, change: impl Fn(String) -> String) -> Self {
         let directory = TempDir::with_prefix_in("house-", env!("CARGO_TARGET_TMPDIR")).unwrap();
         let path = directory.path();
-        fs::write(path.join("pointsman.toml"), settings(&path.join("state"))).unwrap();
+        fs::write(path.join("pointsman.toml"), change(settings(&path.join("state")))).unwrap();
         let state = path.join("state");
         fs::create_dir(&state).unwrap();
         if let Some(compiled) = compiled_policies() {
             copy_directory(compiled, &state.join("policies"));
         }
-        fs::write(path.join("world.json"), world(faults).to_string()).unwrap();
+        fs::write(path.join("world.json"), world.to_string()).unwrap();
         fs::create_dir(path.join("simulator")).unwrap();
         let mut simulator = Command::new(executable("pointsman-simulator"))
             .arg("--world")
@@ -76,6 +94,56 @@ impl House {
         });
         let endpoint = answer["endpoint"].as_str().unwrap().to_owned();
         Self { directory, simulator, endpoint }
+    }
+
+    /// Where the simulator listens.
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// A command that is not a stage, with the cloud's environment.
+    pub(crate) fn operator(&self, arguments: &[&str]) -> StageOutput {
+        let mut command = Command::new(DRIVER);
+        command
+            .arg("--config")
+            .arg(self.settings_file())
+            .args(arguments)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .envs(self.cloud_environment())
+            .stdin(Stdio::null());
+        let output = command.output().unwrap();
+        StageOutput { stdout: output.stdout, stderr: output.stderr, status: output.status }
+    }
+
+    /// Stops the task `id` as somebody in the ECS console would.
+    pub(crate) fn stop_from_outside(&self, id: &str, code: &str, reason: &str) {
+        use std::io::{Read, Write};
+        let address = self.endpoint.strip_prefix("http://").unwrap();
+        let body = json!({ "code": code, "reason": reason }).to_string();
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        write!(
+            stream,
+            "POST /simulator/tasks/{id}/stop HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 2"), "{answer}");
+    }
+
+    /// The records of ended attempts.
+    pub(crate) fn records(&self) -> Vec<Value> {
+        let mut records = Vec::new();
+        for directory in fs::read_dir(self.state().join("records")).into_iter().flatten().flatten()
+        {
+            for file in fs::read_dir(directory.path()).unwrap().flatten() {
+                let text = fs::read_to_string(file.path()).unwrap();
+                records.push(serde_json::from_str(&text).unwrap());
+            }
+        }
+        records
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -182,7 +250,7 @@ fn world(faults: &Value) -> Value {
         "account": "123456789012",
         "region": "eu-west-1",
         "clusters": [{ "name": "test-cluster", "capacity_providers": ["FARGATE", "FARGATE_SPOT"] }],
-        "subnets": ["subnet-12345"],
+        "subnets": ["subnet-12345", "subnet-67890"],
         "security_groups": ["sg-12345"],
         "roles": ["arn:aws:iam::123456789012:role/deploy"],
         "task_definitions": [

@@ -22,7 +22,7 @@ pub(super) fn run_task(
     request: &LaunchRequest,
 ) -> Result<RunTaskInput, String> {
     let network = AwsVpcConfiguration::builder()
-        .set_subnets(Some(cluster.subnets.clone()))
+        .set_subnets(Some(subnets(cluster, request)))
         .set_security_groups(
             (!cluster.security_groups.is_empty()).then(|| cluster.security_groups.clone()),
         )
@@ -93,6 +93,13 @@ pub(super) fn run_task(
         .map_err(|error| error.to_string())
 }
 
+/// All subnets of the cluster but those that are known to be full; all again when none is left.
+fn subnets(cluster: &EcsCluster, request: &LaunchRequest) -> Vec<String> {
+    let is_open = |subnet: &&String| !request.avoid_subnets.contains(subnet);
+    let open: Vec<String> = cluster.subnets.iter().filter(is_open).cloned().collect();
+    if open.is_empty() { cluster.subnets.clone() } else { open }
+}
+
 /// Tags that AWS accepts: letters, numbers, spaces and `+-=._:/@`, 128 and 256 characters, at most 50, keys neither
 /// empty nor twice, nothing that begins with the reserved `aws:`.
 fn tags(wanted: &BTreeMap<String, String>) -> Vec<Tag> {
@@ -143,6 +150,7 @@ pub(crate) mod tests {
             spot_provider: "FARGATE_SPOT".into(),
             platform_version: None,
             start_timeout: Duration::from_secs(600),
+            request_quota: 1,
         }
     }
 
@@ -164,6 +172,7 @@ pub(crate) mod tests {
             )]),
             tags: BTreeMap::from([("pointsman:job".to_owned(), "7\n<script>".to_owned())]),
             port: 22,
+            avoid_subnets: Vec::new(),
         }
     }
 
