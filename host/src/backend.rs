@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::placement::{Arch, Capacity, size::Size};
 use crate::secret::Secret;
-use crate::settings::ClusterBackend;
+use crate::settings::{ClusterBackend, SessionFact};
 
 /// Starts, describes, stops and lists the tasks of one cluster.
 #[async_trait]
@@ -93,8 +93,34 @@ pub struct TaskStatus {
     pub phase: Phase,
     /// Where the SSH server is or will be; on Fargate known before `RUNNING`.
     pub address: Option<IpAddr>,
+    /// Where the ports of containers are mapped to ports of that address; empty where ports are as they are.
+    pub bindings: Vec<PortBinding>,
     /// Why it stops or stopped, as soon as the backend knows.
     pub stopped: Option<Stopped>,
+}
+
+/// One of ECS's `networkBindings`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortBinding {
+    /// The container's name in the task definition.
+    pub container: String,
+    /// As the container knows it.
+    pub container_port: u16,
+    /// As it is reached from outside.
+    pub host_port: u16,
+}
+
+impl TaskStatus {
+    /// How `port` of `container` is reached at the task's address; `None` when ports are mapped, and this is not.
+    pub fn port(&self, container: &str, port: u16) -> Option<u16> {
+        if self.bindings.is_empty() {
+            return Some(port);
+        }
+        let is_it = |binding: &&PortBinding| {
+            binding.container == container && binding.container_port == port
+        };
+        self.bindings.iter().find(is_it).map(|binding| binding.host_port)
+    }
 }
 
 /// ECS's task lifecycle (developer guide, "Amazon ECS task lifecycle").
@@ -176,10 +202,23 @@ impl BackendError {
     }
 }
 
-/// The backend of the catalog cluster `cluster`, with its files, if any, in the state directory `state`.
+/// Whom a session in another account is for; what is not known is left out.
+pub type SessionFacts = BTreeMap<SessionFact, String>;
+
+/// The backend of the catalog cluster `cluster`, with its files, if any, in the state directory `state`; for
+/// nobody's sake in particular.
 pub async fn open(cluster: &crate::settings::Cluster, state: &Path) -> Box<dyn TaskBackend> {
+    open_for(cluster, state, &SessionFacts::new()).await
+}
+
+/// The same for a job, whose `facts` the cluster's account may want to know.
+pub async fn open_for(
+    cluster: &crate::settings::Cluster,
+    state: &Path,
+    facts: &SessionFacts,
+) -> Box<dyn TaskBackend> {
     match &cluster.backend {
-        ClusterBackend::Ecs(cluster) => Box::new(ecs::Ecs::open(cluster.clone()).await),
+        ClusterBackend::Ecs(cluster) => Box::new(ecs::Ecs::open(cluster.clone(), state, facts).await),
         ClusterBackend::Local(cluster) => Box::new(local::Local::open(cluster, state)),
     }
 }

@@ -161,7 +161,7 @@ impl TaskBackend for Local {
             }
         });
         let phase = if stopped.is_some() { Phase::Stopped } else { Phase::Running };
-        Ok(Some(TaskStatus { phase, address: Some(file.address), stopped }))
+        Ok(Some(TaskStatus { phase, address: Some(file.address), bindings: Vec::new(), stopped }))
     }
 
     async fn stop(&self, task: &TaskId, _reason: &str) -> Result<(), BackendError> {

@@ -140,6 +140,8 @@ impl Simulator {
     pub(super) fn environment(&self, caller: &[(OsString, OsString)]) -> Vec<(OsString, OsString)> {
         let own = [
             ("AWS_ENDPOINT_URL_ECS", self.endpoint.as_str()),
+            ("AWS_ENDPOINT_URL_STS", self.endpoint.as_str()),
+            ("AWS_ENDPOINT_URL_EC2", self.endpoint.as_str()),
             ("AWS_ACCESS_KEY_ID", "rehearsal"),
             ("AWS_SECRET_ACCESS_KEY", "rehearsal"),
         ];

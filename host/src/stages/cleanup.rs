@@ -24,7 +24,8 @@ pub async fn cleanup(context: &Context) -> Result<(), Failure> {
     };
     if let (Some(launched), Some(placement)) = (&attempt.launch, attempt.launched_placement()) {
         let cluster = context.cluster(&placement.cluster)?;
-        let backend = backend::open(cluster, state.directory()).await;
+        let facts = launch::session_facts(context, &attempt);
+        let backend = backend::open_for(cluster, state.directory(), &facts).await;
         let tasks = match &launched.task {
             Some(task) => vec![task.clone()],
             None => unnamed_tasks(context, &attempt, backend.as_ref()).await?,

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio::time::{Instant, timeout};
 
 use super::{Context, Termination, launch, loss};
-use crate::backend::{self, Stopped, TaskBackend, TaskId};
+use crate::backend::{self, Stopped, TaskBackend, TaskId, TaskStatus};
 use crate::failure::{Failure, Report};
 use crate::output;
 use crate::settings::ClusterBackend;
@@ -40,7 +40,8 @@ pub async fn prepare(context: &Context, termination: &Termination) -> Result<(),
     let cluster = context.cluster(&placement.cluster)?;
     let definition = launch::definition_of(context, &placement)?;
     let request = launch::request(context, &attempt, &placement, definition)?;
-    let backend = backend::open(cluster, state.directory()).await;
+    let facts = launch::session_facts(context, &attempt);
+    let backend = backend::open_for(cluster, state.directory(), &facts).await;
 
     // Saved first: from here on `cleanup` knows that there may be a task.
     let launched = attempt.launch.get_or_insert_with(|| Launch {
@@ -76,7 +77,7 @@ pub async fn prepare(context: &Context, termination: &Termination) -> Result<(),
         ClusterBackend::Ecs(ecs) => ecs.start_timeout,
         ClusterBackend::Local(_) => LOCAL_START_TIMEOUT,
     };
-    let target = |address| launch::target(&attempt, definition, address);
+    let target = |address, status: &TaskStatus| launch::target(&attempt, definition, address, status);
     let waiting = Waiting {
         backend: backend.as_ref(),
         task: &task,

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use aws_sdk_ecs::types::Task;
+use aws_sdk_ecs::types::{Container, NetworkBinding, Task};
 
-use crate::backend::{OwnedTask, Phase, Stopped, StoppedContainer, TaskId, TaskStatus};
+use crate::backend::{OwnedTask, Phase, PortBinding, Stopped, StoppedContainer, TaskId, TaskStatus};
 
 /// What the API says of one task.
 pub(super) fn of_task(task: &Task) -> TaskStatus {
@@ -32,7 +32,7 @@ pub(super) fn of_task(task: &Task) -> TaskStatus {
             })
             .collect(),
     });
-    TaskStatus { phase, address: address(task), stopped }
+    TaskStatus { phase, address: address(task), bindings: bindings(task), stopped }
 }
 
 /// The private address, known from PENDING on.
@@ -55,6 +55,33 @@ fn address(task: &Task) -> Option<IpAddr> {
     interface.or_else(container)?.parse().ok()
 }
 
+/// The network interface of an awsvpc task.
+pub(super) fn interface(task: &Task) -> Option<&str> {
+    task.attachments()
+        .iter()
+        .filter(|attachment| attachment.r#type() == Some("ElasticNetworkInterface"))
+        .flat_map(|attachment| attachment.details())
+        .find(|detail| detail.name() == Some("networkInterfaceId"))
+        .and_then(|detail| detail.value())
+}
+
+/// Which ports of the host lead to the containers; none in awsvpc mode.
+fn bindings(task: &Task) -> Vec<PortBinding> {
+    let of = |container: &Container, binding: &NetworkBinding| {
+        Some(PortBinding {
+            container: container.name()?.to_owned(),
+            container_port: u16::try_from(binding.container_port()?).ok()?,
+            host_port: u16::try_from(binding.host_port()?).ok()?,
+        })
+    };
+    task.containers()
+        .iter()
+        .flat_map(|container| {
+            container.network_bindings().iter().filter_map(move |binding| of(container, binding))
+        })
+        .collect()
+}
+
 /// A task of this manager's with its tags.
 pub(super) fn owned_task(task: &Task) -> Option<OwnedTask> {
     let tags = task.tags().iter().filter_map(|tag| {
@@ -71,7 +98,7 @@ pub(super) fn says_no_such_task(code: Option<&str>, message: Option<&str>) -> bo
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_ecs::types::{Attachment, Container, KeyValuePair, TaskStopCode};
+    use aws_sdk_ecs::types::{Attachment, KeyValuePair, TaskStopCode};
 
     use super::*;
 
@@ -95,6 +122,29 @@ mod tests {
         assert_eq!(status.phase, Phase::Pending);
         assert_eq!(status.address, Some("10.0.0.7".parse().unwrap()));
         assert_eq!(status.stopped, None);
+    }
+
+    #[test]
+    fn mapped_ports_are_told_by_container_and_port() {
+        let binding = |container, host| {
+            NetworkBinding::builder().container_port(container).host_port(host).build()
+        };
+        let task = Task::builder()
+            .last_status("RUNNING")
+            .containers(Container::builder().name("db").network_bindings(binding(22, 40_000)).build())
+            .containers(
+                Container::builder()
+                    .name("ci-coordinator")
+                    .network_bindings(binding(80, 40_001))
+                    .network_bindings(binding(22, 40_002))
+                    .build(),
+            )
+            .build();
+        let status = of_task(&task);
+        assert_eq!(status.port("ci-coordinator", 22), Some(40_002));
+        assert_eq!(status.port("ci-coordinator", 2222), None);
+        let without = of_task(&Task::builder().last_status("RUNNING").build());
+        assert_eq!(without.port("ci-coordinator", 22), Some(22));
     }
 
     #[test]

@@ -37,7 +37,7 @@ impl Waiting<'_> {
     /// task that has stopped will not answer any more.
     pub(super) async fn until_ready(
         &self,
-        target: impl Fn(IpAddr) -> Result<Target, Failure>,
+        target: impl Fn(IpAddr, &TaskStatus) -> Result<Target, Failure>,
     ) -> Result<(Session, SocketAddr), Lost> {
         let began = Instant::now();
         let mut heartbeat = began + HEARTBEAT;
@@ -84,7 +84,7 @@ impl Waiting<'_> {
                                 announce(&status, began);
                             }
                             if let (None, Some(ip)) = (address, status.address) {
-                                let target = target(ip)
+                                let target = target(ip, &status)
                                     .map_err(|failure| Lost::other(failure, "no target"))?;
                                 address = Some(target.address);
                                 let times = self.times;
