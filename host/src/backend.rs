@@ -218,7 +218,9 @@ pub async fn open_for(
     facts: &SessionFacts,
 ) -> Box<dyn TaskBackend> {
     match &cluster.backend {
-        ClusterBackend::Ecs(cluster) => Box::new(ecs::Ecs::open(cluster.clone(), state, facts).await),
+        ClusterBackend::Ecs(cluster) => {
+            Box::new(ecs::Ecs::open(cluster.clone(), state, facts).await)
+        }
         ClusterBackend::Local(cluster) => Box::new(local::Local::open(cluster, state)),
     }
 }

@@ -111,12 +111,18 @@ fn addresses(
         ApiError { status: 403, ..ApiError::new("UnauthorizedOperation", message) }
     })?;
     if form.get("Filter.1.Name").map(String::as_str) != Some(filter) {
-        return Err(ApiError::new("InvalidParameterValue", format!("expected the filter {filter}")));
+        return Err(ApiError::new(
+            "InvalidParameterValue",
+            format!("expected the filter {filter}"),
+        ));
     }
     let ids: Vec<String> =
         (1..).map_while(|number| form.get(&format!("Filter.1.Value.{number}")).cloned()).collect();
     if ids.len() > 200 {
-        return Err(ApiError::new("FilterLimitExceeded", "The maximum number of filter values is 200."));
+        return Err(ApiError::new(
+            "FilterLimitExceeded",
+            "The maximum number of filter values is 200.",
+        ));
     }
     let xml = describe(&account, &ids);
     let operation = form.get("Action").cloned().unwrap_or_default();
@@ -127,7 +133,8 @@ fn addresses(
 fn network_interfaces(account: &Account, ids: &[String]) -> String {
     let mut items = String::new();
     for task in matching(account, ids, instances::interface_id) {
-        let (Some(private), Some(address)) = (instances::private_address(task), task.address) else {
+        let (Some(private), Some(address)) = (instances::private_address(task), task.address)
+        else {
             continue;
         };
         let association = match task.has_public_address {

@@ -38,7 +38,10 @@ impl Sessions {
             return Ok(());
         }
         let (code, message) = if key.is_some_and(|key| key.starts_with("ASIA")) {
-            ("UnrecognizedClientException", "The security token included in the request is invalid.")
+            (
+                "UnrecognizedClientException",
+                "The security token included in the request is invalid.",
+            )
         } else {
             ("AccessDeniedException", "The caller of another account is not authorized.")
         };
@@ -52,7 +55,9 @@ impl Sessions {
         if !(2..=64).contains(&name.len()) || !name.bytes().all(legal) {
             return Err(ApiError::new(
                 "ValidationError",
-                format!("Value '{name}' at 'roleSessionName' failed to satisfy constraint: Member must satisfy regular expression pattern: [\\w+=,.@-]*"),
+                format!(
+                    "Value '{name}' at 'roleSessionName' failed to satisfy constraint: Member must satisfy regular expression pattern: [\\w+=,.@-]*"
+                ),
             ));
         }
         let role = self.roles.iter().find(|role| role.arn == request.role);

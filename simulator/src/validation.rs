@@ -73,7 +73,8 @@ pub(crate) fn check(
         "awsvpc" => Some(check_network(account, request)?),
         _ => instances::check_no_network(request).map(|()| None)?,
     };
-    let assigns = network.and_then(|network| network.assign_public_ip.as_deref()) == Some("ENABLED");
+    let assigns =
+        network.and_then(|network| network.assign_public_ip.as_deref()) == Some("ENABLED");
     if assigns && !fargate {
         return Err(ApiError::invalid_parameter(
             "Assign public IP is not supported for this launch type.",

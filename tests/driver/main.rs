@@ -7,6 +7,7 @@
     reason = "a test that cannot go on shall panic"
 )]
 
+mod accounts;
 mod cleanup;
 mod config;
 mod credentials;

@@ -26,7 +26,9 @@ use aws_sdk_ecs::types::TaskField;
 use aws_types::SdkConfig;
 use tokio::sync::OnceCell;
 
-use super::{BackendError, LaunchRequest, OwnedTask, SessionFacts, TaskBackend, TaskId, TaskStatus};
+use super::{
+    BackendError, LaunchRequest, OwnedTask, SessionFacts, TaskBackend, TaskId, TaskStatus,
+};
 use crate::settings::EcsCluster;
 
 /// Above the SDK's 3: RunTask is throttled in bursts when many jobs start at once, and the token makes
@@ -65,8 +67,9 @@ impl Ecs {
     /// Prepares to talk to `cluster`: nothing is called yet. Sessions that end are kept in `state` for the next
     /// process.
     pub async fn open(cluster: EcsCluster, state: &Path, facts: &SessionFacts) -> Self {
-        let timeouts =
-            TimeoutConfig::builder().operation_timeout(CALL_TIMEOUT).connect_timeout(CONNECT_TIMEOUT);
+        let timeouts = TimeoutConfig::builder()
+            .operation_timeout(CALL_TIMEOUT)
+            .connect_timeout(CONNECT_TIMEOUT);
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             // Set, since the default chains of both would end in requests to IMDS.
             .region(Region::new(cluster.region.clone()))

@@ -97,7 +97,10 @@ impl fmt::Display for Violation {
             }
             Self::Size(error) => write!(formatter, "size {error}"),
             Self::NoSpot { cluster } => {
-                write!(formatter, "capacity `spot` is not available: cluster `{cluster}` has no `spot_provider`")
+                write!(
+                    formatter,
+                    "capacity `spot` is not available: cluster `{cluster}` has no `spot_provider`"
+                )
             }
             Self::InstanceStorage { cluster } => write!(
                 formatter,
@@ -201,9 +204,12 @@ impl Bounds {
                 allowed: self.capacities.iter().map(ToString::to_string).collect(),
             });
         }
-        let cluster =
-            catalog.clusters.get(&candidate.cluster).filter(|_| self.clusters.contains(&candidate.cluster));
-        if candidate.capacity == Capacity::Spot && cluster.is_some_and(|cluster| !cluster.has_spot) {
+        let cluster = catalog
+            .clusters
+            .get(&candidate.cluster)
+            .filter(|_| self.clusters.contains(&candidate.cluster));
+        if candidate.capacity == Capacity::Spot && cluster.is_some_and(|cluster| !cluster.has_spot)
+        {
             violations.push(Violation::NoSpot { cluster: candidate.cluster.clone() });
         }
         let is_on_instances = cluster.is_some_and(|cluster| cluster.hosts == Hosts::Instances);
@@ -316,18 +322,14 @@ mod tests {
     #[test]
     fn instances_bind_otherwise_than_fargate() {
         let mut catalog = catalog();
-        let instances =
-            Cluster { hosts: Hosts::Instances, has_spot: false, ..Cluster::default() };
+        let instances = Cluster { hosts: Hosts::Instances, has_spot: false, ..Cluster::default() };
         catalog.clusters.insert("dev".to_owned(), instances);
         let bounds = Bounds { capacities: [Capacity::OnDemand, Capacity::Spot].into(), ..bounds() };
         let odd = Candidate { cpu_units: Some(700), memory_mib: Some(900), ..candidate() };
         let size = bounds.check(&odd, &catalog).unwrap().size;
         assert_eq!(size, Size { cpu_units: 700, memory_mib: 900 });
-        let wanting = Candidate {
-            capacity: Capacity::Spot,
-            ephemeral_storage_gib: Some(30),
-            ..candidate()
-        };
+        let wanting =
+            Candidate { capacity: Capacity::Spot, ephemeral_storage_gib: Some(30), ..candidate() };
         let violations = bounds.check(&wanting, &catalog).unwrap_err();
         let texts: Vec<String> = violations.iter().map(ToString::to_string).collect();
         assert_eq!(

@@ -240,10 +240,14 @@ mod tests {
             assert_eq!(fit_on_instances(cpu, memory, Size::DEFAULT, max), Ok(expected));
         }
         assert_eq!(
-            fit_on_instances(Some(8193), None, Size::DEFAULT, size(8192, 8192)).unwrap_err().to_string(),
+            fit_on_instances(Some(8193), None, Size::DEFAULT, size(8192, 8192))
+                .unwrap_err()
+                .to_string(),
             "8.0009765625 vCPU / 2 GiB is too large, and the profile allows at most 8 vCPU / 8 GiB"
         );
-        assert!(fit_on_instances(Some(200_000), None, Size::DEFAULT, size(u32::MAX, u32::MAX)).is_err());
+        assert!(
+            fit_on_instances(Some(200_000), None, Size::DEFAULT, size(u32::MAX, u32::MAX)).is_err()
+        );
     }
 
     #[test]

@@ -134,6 +134,24 @@ impl SessionFact {
 /// Characters of a session's name (AWS's limit).
 pub const MAX_SESSION_NAME: usize = 64;
 
+/// The keys that are read when the kind of launch is known.
+const KEYS_OF_A_KIND: [&str; 14] = [
+    "network_mode",
+    "subnets",
+    "security_groups",
+    "assign_public_ip",
+    "address",
+    "on_demand_provider",
+    "spot_provider",
+    "platform_version",
+    "execution_role",
+    "enable_execute_command",
+    "propagate_tags",
+    "profile",
+    "assume_role",
+    "start_timeout",
+];
+
 pub(super) fn read(table: &Table<'_>) -> Option<EcsCluster> {
     let region =
         table.required("region", "expected an AWS Region, such as \"eu-west-1\"", |value| {
@@ -149,8 +167,14 @@ pub(super) fn read(table: &Table<'_>) -> Option<EcsCluster> {
         ];
         values::choice(value, &kinds)
     });
-    // A kind that cannot be read must not make mistakes of the keys that would go with it.
-    let launch = if table.has("launch") { launch? } else { LaunchKind::Fargate };
+    if table.has("launch") && launch.is_none() {
+        // Which keys go with a kind that cannot be read nobody can tell, so none is called wrong.
+        for key in KEYS_OF_A_KIND {
+            let _ = table.optional(key, |_| Ok(()));
+        }
+        return None;
+    }
+    let launch = launch.unwrap_or(LaunchKind::Fargate);
     let network_mode = network_mode(table, launch);
     let subnets = subnets(table, network_mode);
     let security_groups = table.optional("security_groups", |value| {
@@ -161,11 +185,15 @@ pub(super) fn read(table: &Table<'_>) -> Option<EcsCluster> {
         Err(format!("has {} security groups, RunTask takes at most 5", groups.len()))
     });
     if network_mode != NetworkMode::Awsvpc && table.has("security_groups") {
-        table.report("security_groups", "are the instance's own in this network mode: leave it out");
+        table
+            .report("security_groups", "are the instance's own in this network mode: leave it out");
     }
     let assign_public_ip = table.optional("assign_public_ip", values::flag).unwrap_or(false);
     if assign_public_ip && launch != LaunchKind::Fargate {
-        table.report("assign_public_ip", "is for Fargate only: ECS gives no public address to tasks on instances");
+        table.report(
+            "assign_public_ip",
+            "is for Fargate only: ECS gives no public address to tasks on instances",
+        );
     }
     let address = address(table, launch, network_mode, assign_public_ip);
     let (on_demand_provider, spot_provider) = providers(table, launch);
@@ -320,7 +348,8 @@ fn assume_role(parent: &Table<'_>) -> Option<AssumeRole> {
         if (Duration::from_secs(15 * 60)..=Duration::from_secs(12 * 3600)).contains(&duration) {
             return Ok(duration);
         }
-        Err("is out of range: STS offers 15 minutes to 12 hours, and no more than the role allows".to_owned())
+        Err("is out of range: STS offers 15 minutes to 12 hours, and no more than the role allows"
+            .to_owned())
     });
     table.finish();
     Some(AssumeRole {
@@ -392,9 +421,11 @@ mod tests {
         let external = cluster("launch = \"external\"").unwrap();
         assert_eq!(external.network_mode, NetworkMode::Bridge);
         assert_eq!((external.subnets.len(), external.spot_provider), (0, None));
-        let ec2 = cluster("launch = \"ec2\"\nnetwork_mode = \"host\"\naddress = \"public\"").unwrap();
+        let ec2 =
+            cluster("launch = \"ec2\"\nnetwork_mode = \"host\"\naddress = \"public\"").unwrap();
         assert_eq!(ec2.address, AddressKind::Public);
-        let managed = "launch = \"managed-instances\"\nsubnets = [\"subnet-1\"]\non_demand_provider = \"mi\"";
+        let managed =
+            "launch = \"managed-instances\"\nsubnets = [\"subnet-1\"]\non_demand_provider = \"mi\"";
         assert_eq!(cluster(managed).unwrap().on_demand_provider.as_deref(), Some("mi"));
     }
 
@@ -428,12 +459,18 @@ mod tests {
                 "launch = \"ec2\"\nsubnets = [\"s\"]\naddress = \"public\"",
                 "no public address to a task's interface",
             ),
-            ("launch = \"ec2\"\nnetwork_mode = \"host\"\nsubnets = [\"s\"]", "subnets: are the instance's"),
+            (
+                "launch = \"ec2\"\nnetwork_mode = \"host\"\nsubnets = [\"s\"]",
+                "subnets: are the instance's",
+            ),
             (
                 "launch = \"ec2\"\nnetwork_mode = \"host\"\nsecurity_groups = [\"s\"]",
                 "security_groups: are the instance's",
             ),
-            ("launch = \"external\"\nplatform_version = \"1.4.0\"", "platform_version: is for Fargate"),
+            (
+                "launch = \"external\"\nplatform_version = \"1.4.0\"",
+                "platform_version: is for Fargate",
+            ),
             ("launch = \"external\"\nspot_provider = \"x\"", "have no capacity providers"),
             ("launch = \"external\"\naddress = \"public\"", "pointsman.address"),
             ("launch = \"managed-instances\"\nsubnets = [\"s\"]", "on_demand_provider: is missing"),
@@ -448,7 +485,9 @@ mod tests {
                 "is no external id",
             ),
             (
-                &format!("subnets = [\"s\"]\nassume_role = {{ {arn}, session_name = \"{{jobb}}\" }}"),
+                &format!(
+                    "subnets = [\"s\"]\nassume_role = {{ {arn}, session_name = \"{{jobb}}\" }}"
+                ),
                 "whose placeholders can be `{manager}`",
             ),
             (

@@ -7,11 +7,11 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::table::{Source, Table, list, nearest};
-use super::{ecs, values};
 use super::{
-    ClaimsTaint, Cluster, ClusterBackend, HostKeySource, LocalCluster, OnError, Policy,
-    Problem, Profile, Role, Settings, Shell, SshServer, SshTimes, TaskDefinition, TaskSsh,
+    ClaimsTaint, Cluster, ClusterBackend, HostKeySource, LocalCluster, OnError, Policy, Problem,
+    Profile, Role, Settings, Shell, SshServer, SshTimes, TaskDefinition, TaskSsh,
 };
+use super::{ecs, values};
 use crate::placement::bounds::Bounds;
 use crate::placement::{Arch, Capacity, size::Size};
 

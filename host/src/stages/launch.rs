@@ -47,8 +47,10 @@ pub(super) fn target(
     let keys = keys_of(attempt)?;
     let (container, port) = (&definition.container, definition.ssh.port);
     let port = status.port(container, port).ok_or_else(|| {
-        Failure::system(format!("port {port} of container `{container}` is not mapped to a port of its host"))
-            .hint("add a port mapping for it to the ECS task definition, with `hostPort` 0")
+        Failure::system(format!(
+            "port {port} of container `{container}` is not mapped to a port of its host"
+        ))
+        .hint("add a port mapping for it to the ECS task definition, with `hostPort` 0")
     })?;
     Ok(Target {
         address: SocketAddr::new(address, port),

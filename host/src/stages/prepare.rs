@@ -77,7 +77,8 @@ pub async fn prepare(context: &Context, termination: &Termination) -> Result<(),
         ClusterBackend::Ecs(ecs) => ecs.start_timeout,
         ClusterBackend::Local(_) => LOCAL_START_TIMEOUT,
     };
-    let target = |address, status: &TaskStatus| launch::target(&attempt, definition, address, status);
+    let target =
+        |address, status: &TaskStatus| launch::target(&attempt, definition, address, status);
     let waiting = Waiting {
         backend: backend.as_ref(),
         task: &task,

@@ -127,9 +127,8 @@ async fn status(context: &Context, state: &State, attempt: &Attempt) -> Option<T
     let task = attempt.launch.as_ref()?.task.as_ref()?;
     let cluster = context.cluster(&attempt.launched_placement()?.cluster).ok()?;
     let facts = launch::session_facts(context, attempt);
-    let looking = async {
-        backend::open_for(cluster, state.directory(), &facts).await.describe(task).await
-    };
+    let looking =
+        async { backend::open_for(cluster, state.directory(), &facts).await.describe(task).await };
     timeout(DIAGNOSIS_TIMEOUT, looking).await.ok()?.ok()?
 }
 

@@ -35,6 +35,8 @@ pub(crate) struct House {
     directory: TempDir,
     simulator: Child,
     endpoint: String,
+    /// Beside [`Self::cloud_environment`]'s own.
+    pub(crate) environment: Vec<(&'static str, String)>,
 }
 
 impl House {
@@ -45,15 +47,27 @@ impl House {
 
     /// A house whose simulator plays `faults`, as its world file spells them.
     pub(crate) fn with_faults(faults: &Value) -> Self {
+        Self::with(|_| (), |world| world["faults"] = faults.clone())
+    }
+
+    /// A house whose settings and whose simulator's world are changed before anything starts.
+    pub(crate) fn with(
+        change_settings: impl FnOnce(&mut String),
+        change_world: impl FnOnce(&mut Value),
+    ) -> Self {
         let directory = TempDir::with_prefix_in("house-", env!("CARGO_TARGET_TMPDIR")).unwrap();
         let path = directory.path();
-        fs::write(path.join("pointsman.toml"), settings(&path.join("state"))).unwrap();
+        let mut settings = settings(&path.join("state"));
+        change_settings(&mut settings);
+        fs::write(path.join("pointsman.toml"), settings).unwrap();
         let state = path.join("state");
         fs::create_dir(&state).unwrap();
         if let Some(compiled) = compiled_policies() {
             copy_directory(compiled, &state.join("policies"));
         }
-        fs::write(path.join("world.json"), world(faults).to_string()).unwrap();
+        let mut world = world();
+        change_world(&mut world);
+        fs::write(path.join("world.json"), world.to_string()).unwrap();
         fs::create_dir(path.join("simulator")).unwrap();
         let mut simulator = Command::new(executable("pointsman-simulator"))
             .arg("--world")
@@ -75,7 +89,7 @@ impl House {
             panic!("the simulator says {line:?} ({error})\n{log}")
         });
         let endpoint = answer["endpoint"].as_str().unwrap().to_owned();
-        Self { directory, simulator, endpoint }
+        Self { directory, simulator, endpoint, environment: Vec::new() }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -100,12 +114,16 @@ impl House {
 
     /// What AWS's client is told on a machine with credentials, and where the simulator is.
     pub(crate) fn cloud_environment(&self) -> Vec<(&'static str, String)> {
-        vec![
+        let mut environment = vec![
             ("AWS_ENDPOINT_URL_ECS", self.endpoint.clone()),
+            ("AWS_ENDPOINT_URL_STS", self.endpoint.clone()),
+            ("AWS_ENDPOINT_URL_EC2", self.endpoint.clone()),
             ("AWS_ACCESS_KEY_ID", "AKIATESTTESTTESTTEST".to_owned()),
             ("AWS_SECRET_ACCESS_KEY", "secret-of-the-runner-manager".to_owned()),
             ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
-        ]
+        ];
+        environment.extend(self.environment.iter().cloned());
+        environment
     }
 
     /// A new attempt at `job`, as the runner that uses the profile `profile` would make it.
@@ -161,7 +179,7 @@ fn user() -> String {
     String::from_utf8(id.stdout).unwrap().trim().to_owned()
 }
 
-fn world(faults: &Value) -> Value {
+fn world() -> Value {
     let definition = |family: &str, arch: &str, image: &str, port: u16| {
         json!({
             "family": family,
@@ -194,7 +212,6 @@ fn world(faults: &Value) -> Value {
             "example/agent": { "server": "agent" },
             "example/openssh": { "server": "openssh" },
         },
-        "faults": faults,
     })
 }
 

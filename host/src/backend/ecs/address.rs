@@ -68,7 +68,8 @@ fn located(
     place: &Place,
     address: Option<IpAddr>,
 ) -> Result<TaskStatus, BackendError> {
-    let own = (cluster.network_mode, cluster.address) == (NetworkMode::Awsvpc, AddressKind::Private);
+    let own =
+        (cluster.network_mode, cluster.address) == (NetworkMode::Awsvpc, AddressKind::Private);
     if own || status.stopped.is_some() {
         return Ok(status);
     }
@@ -151,7 +152,9 @@ fn of_instance(
             Ok(InstanceAddress::Ec2(id.to_owned()))
         }
         _ => Err(error(
-            format!("container instance {arn} is none of EC2's and does not say where it is reached"),
+            format!(
+                "container instance {arn} is none of EC2's and does not say where it is reached"
+            ),
             format!(
                 "set the attribute: `aws ecs put-attributes --cluster {} --attributes name={ATTRIBUTE},value=ADDRESS,targetId={arn}`",
                 cluster.cluster

@@ -80,9 +80,9 @@ fn on_accounts(call: &str, code: &str, message: &str) -> Option<&'static str> {
         "AssumeRole" if is("ExpiredToken") || is("InvalidClientTokenId") => {
             Some("the credentials that the role is taken with are not valid any more")
         }
-        "AssumeRole" if is("DurationSeconds") => {
-            Some("lower `duration` to the role's maximum session duration; an hour when the manager has a role itself")
-        }
+        "AssumeRole" if is("DurationSeconds") => Some(
+            "lower `duration` to the role's maximum session duration; an hour when the manager has a role itself",
+        ),
         "AssumeRole" if code == "no answer" => {
             Some("look at the route to sts.<region>.amazonaws.com")
         }
@@ -129,8 +129,8 @@ mod tests {
             "rank another",
         );
         check("RunTask", "no answer", "dispatch failure", "credentials");
-        check("credentials", "none", "tried the environment: not set", "AWS_ACCESS_KEY_ID");
-        check("credentials", "none", "tried profile `ci`: no such profile", "that profile");
+        check("credentials", "not found", "tried the environment: not set", "AWS_ACCESS_KEY_ID");
+        check("credentials", "not found", "tried profile `ci`: no such profile", "that profile");
         let tags = "User: x is not authorized to perform: sts:TagSession on resource: y";
         check("AssumeRole", "AccessDenied", tags, "`session_tags`");
         let role = "User: x is not authorized to perform: sts:AssumeRole on resource: y";

@@ -27,6 +27,10 @@ use chain::Chain;
 /// What is left of a session's time at least when it is used: more than any call of a stage takes.
 const MARGIN: Duration = Duration::from_secs(300);
 
+/// The same for what this process has made itself, which may be shorter than that: a little more than the SDK
+/// asks for.
+const OWN_MARGIN: Duration = Duration::from_secs(15);
+
 /// Gives the credentials for a cluster's calls.
 #[derive(Debug)]
 pub(super) struct Sessions {
@@ -65,7 +69,7 @@ impl Sessions {
     /// Credentials that will do for this stage.
     pub(super) async fn get(&self) -> Result<Credentials, BackendError> {
         let mut found = self.found.lock().await;
-        if let Some(credentials) = found.as_ref().filter(|credentials| is_fresh(credentials)) {
+        if let Some(credentials) = found.as_ref().filter(|found| lasts(found, OWN_MARGIN)) {
             return Ok(credentials.clone());
         }
         let credentials = match &self.cache {
@@ -78,6 +82,7 @@ impl Sessions {
 
     /// What another process has left; else made, by one process for all that wait.
     async fn kept(&self, cache: &Cache) -> Result<Credentials, BackendError> {
+        let is_fresh = |credentials: &Credentials| lasts(credentials, MARGIN);
         if let Some(credentials) = cache.read().filter(is_fresh) {
             return Ok(credentials);
         }
@@ -117,14 +122,15 @@ impl ProvideCredentials for Sessions {
 
 /// `sdk` with these credentials.
 pub(super) fn config_with(sdk: &SdkConfig, credentials: Arc<Sessions>) -> SdkConfig {
-    sdk.to_builder().credentials_provider(SharedCredentialsProvider::from(
-        credentials as Arc<dyn ProvideCredentials>,
-    ))
-    .build()
+    sdk.to_builder()
+        .credentials_provider(SharedCredentialsProvider::from(
+            credentials as Arc<dyn ProvideCredentials>,
+        ))
+        .build()
 }
 
-fn is_fresh(credentials: &Credentials) -> bool {
-    credentials.expiry().is_none_or(|expiry| expiry > SystemTime::now() + MARGIN)
+fn lasts(credentials: &Credentials, margin: Duration) -> bool {
+    credentials.expiry().is_none_or(|expiry| expiry > SystemTime::now() + margin)
 }
 
 /// All that another session would have otherwise.
@@ -169,8 +175,12 @@ impl Session {
             .send()
             .await
             .map_err(|error| match error.code() {
-                Some(code) => BackendError::new(CALL, code, error.message().unwrap_or("no message")),
-                None => BackendError::new(CALL, "no answer", DisplayErrorContext(&error).to_string()),
+                Some(code) => {
+                    BackendError::new(CALL, code, error.message().unwrap_or("no message"))
+                }
+                None => {
+                    BackendError::new(CALL, "no answer", DisplayErrorContext(&error).to_string())
+                }
             })?;
         let given = answer
             .credentials()
@@ -231,8 +241,14 @@ mod tests {
             key_of(&AssumeRole { external_id: None, ..role() }, &facts()),
             key_of(&AssumeRole { session_tags: [].into(), ..role() }, &facts()),
             key_of(&role(), &SessionFacts::new()),
-            key(&EcsCluster { region: "eu-west-2".into(), ..cluster() }, Some(&Session::new(&role(), &facts()))),
-            key(&EcsCluster { profile: Some("p".into()), ..cluster() }, Some(&Session::new(&role(), &facts()))),
+            key(
+                &EcsCluster { region: "eu-west-2".into(), ..cluster() },
+                Some(&Session::new(&role(), &facts())),
+            ),
+            key(
+                &EcsCluster { profile: Some("p".into()), ..cluster() },
+                Some(&Session::new(&role(), &facts())),
+            ),
             key(&cluster(), None),
         ] {
             assert_ne!(first, other);

@@ -138,11 +138,8 @@ fn endpoint(sdk: &SdkConfig, region: &str) -> String {
 }
 
 fn form(action: Action, ids: &[String]) -> String {
-    let mut form = format!(
-        "Action={}&Version={VERSION}&Filter.1.Name={}",
-        action.name(),
-        action.filter()
-    );
+    let mut form =
+        format!("Action={}&Version={VERSION}&Filter.1.Name={}", action.name(), action.filter());
     for (index, id) in ids.iter().enumerate() {
         form.push_str(&format!("&Filter.1.Value.{}={}", index + 1, escape(id)));
     }
@@ -181,14 +178,17 @@ fn signed(
         .into();
     let url = format!("{}/", url.trim_end_matches('/'));
     let headers = std::iter::once(("content-type", CONTENT_TYPE));
-    let signable = SignableRequest::new("POST", &url, headers, SignableBody::Bytes(form.as_bytes()))
-        .map_err(|error| error.to_string())?;
-    let (instructions, _) = sign(signable, &params).map_err(|error| error.to_string())?.into_parts();
+    let signable =
+        SignableRequest::new("POST", &url, headers, SignableBody::Bytes(form.as_bytes()))
+            .map_err(|error| error.to_string())?;
+    let (instructions, _) =
+        sign(signable, &params).map_err(|error| error.to_string())?.into_parts();
     let mut request = HttpRequest::new(SdkBody::from(form));
     request.set_method("POST").map_err(|error| error.to_string())?;
     request.set_uri("/").map_err(|error| error.to_string())?;
     let headers = request.headers_mut();
-    for (name, value) in [("content-type", CONTENT_TYPE)].into_iter().chain(instructions.headers()) {
+    for (name, value) in [("content-type", CONTENT_TYPE)].into_iter().chain(instructions.headers())
+    {
         headers.try_insert(name.to_owned(), value.to_owned()).map_err(|error| error.to_string())?;
     }
     Ok(request)

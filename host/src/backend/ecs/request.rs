@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use aws_sdk_ecs::operation::run_task::RunTaskInput;
 use aws_sdk_ecs::types::{
     AssignPublicIp, AwsVpcConfiguration, CapacityProviderStrategyItem, ContainerOverride,
-    EphemeralStorage, KeyValuePair, LaunchType, NetworkConfiguration, PropagateTags, Tag, TaskOverride,
+    EphemeralStorage, KeyValuePair, LaunchType, NetworkConfiguration, PropagateTags, Tag,
+    TaskOverride,
 };
 
 use crate::backend::LaunchRequest;
@@ -213,13 +214,31 @@ pub(crate) mod tests {
         };
         type Row = (EcsCluster, Capacity, Option<LaunchType>, Option<&'static str>, bool);
         let table: [Row; 8] = [
-            (own(Fargate, Awsvpc, None, Some("FARGATE_SPOT")), OnDemand, Some(LaunchType::Fargate), None, true),
-            (own(Fargate, Awsvpc, None, Some("FARGATE_SPOT")), Spot, None, Some("FARGATE_SPOT"), true),
+            (
+                own(Fargate, Awsvpc, None, Some("FARGATE_SPOT")),
+                OnDemand,
+                Some(LaunchType::Fargate),
+                None,
+                true,
+            ),
+            (
+                own(Fargate, Awsvpc, None, Some("FARGATE_SPOT")),
+                Spot,
+                None,
+                Some("FARGATE_SPOT"),
+                true,
+            ),
             (own(Ec2, Awsvpc, None, None), OnDemand, Some(LaunchType::Ec2), None, true),
             (own(Ec2, Bridge, Some("asg"), None), OnDemand, None, Some("asg"), false),
             (own(Ec2, Host, Some("asg"), Some("asg-spot")), Spot, None, Some("asg-spot"), false),
             (own(ManagedInstances, Awsvpc, Some("mi"), None), OnDemand, None, Some("mi"), true),
-            (own(ManagedInstances, Host, Some("mi"), Some("mi-spot")), Spot, None, Some("mi-spot"), false),
+            (
+                own(ManagedInstances, Host, Some("mi"), Some("mi-spot")),
+                Spot,
+                None,
+                Some("mi-spot"),
+                false,
+            ),
             (own(External, Bridge, None, None), OnDemand, Some(LaunchType::External), None, false),
         ];
         for (cluster, capacity, launch_type, provider, has_network) in table {
@@ -228,7 +247,8 @@ pub(crate) mod tests {
             let first = input.capacity_provider_strategy().first();
             assert_eq!(first.map(|item| item.capacity_provider()), provider, "{cluster:?}");
             assert_eq!(input.network_configuration().is_some(), has_network, "{cluster:?}");
-            let vpc = input.network_configuration().and_then(|network| network.awsvpc_configuration());
+            let vpc =
+                input.network_configuration().and_then(|network| network.awsvpc_configuration());
             let assigned = vpc.and_then(|vpc| vpc.assign_public_ip());
             assert_eq!(assigned.is_some(), cluster.launch == Fargate, "{cluster:?}");
         }

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use aws_sdk_ecs::types::{Container, NetworkBinding, Task};
 
-use crate::backend::{OwnedTask, Phase, PortBinding, Stopped, StoppedContainer, TaskId, TaskStatus};
+use crate::backend::{
+    OwnedTask, Phase, PortBinding, Stopped, StoppedContainer, TaskId, TaskStatus,
+};
 
 /// What the API says of one task.
 pub(super) fn of_task(task: &Task) -> TaskStatus {
@@ -131,7 +133,9 @@ mod tests {
         };
         let task = Task::builder()
             .last_status("RUNNING")
-            .containers(Container::builder().name("db").network_bindings(binding(22, 40_000)).build())
+            .containers(
+                Container::builder().name("db").network_bindings(binding(22, 40_000)).build(),
+            )
             .containers(
                 Container::builder()
                     .name("ci-coordinator")

@@ -70,7 +70,8 @@ pub(super) fn world(settings: &Settings) -> Value {
 /// The network mode of all task definitions, and what they are compatible with. Which definition is for which
 /// cluster the settings do not say: where modes differ, it is awsvpc, and jobs of the other clusters fail.
 fn network(clusters: &[&EcsCluster]) -> (&'static str, &'static [&'static str]) {
-    let has_only = |mode| !clusters.is_empty() && clusters.iter().all(|one| one.network_mode == mode);
+    let has_only =
+        |mode| !clusters.is_empty() && clusters.iter().all(|one| one.network_mode == mode);
     if has_only(NetworkMode::Bridge) {
         ("bridge", &["EC2", "EXTERNAL"])
     } else if has_only(NetworkMode::Host) {
@@ -169,6 +170,23 @@ mod tests {
     }
 
     #[test]
+    fn task_definitions_are_made_for_the_clusters_network() {
+        let mut settings = crate::rehearse::tests::settings_with_a_cluster();
+        assert_eq!(world(&settings)["task_definitions"][0]["networkMode"], "awsvpc");
+        for cluster in settings.clusters.values_mut() {
+            if let ClusterBackend::Ecs(ecs) = &mut cluster.backend {
+                ecs.launch = LaunchKind::External;
+                ecs.network_mode = NetworkMode::Bridge;
+                ecs.execution_role = Some("arn:aws:iam::364050767034:role/exec".to_owned());
+            }
+        }
+        let world = world(&settings);
+        assert_eq!(world["clusters"][0]["launch_types"], json!(["EXTERNAL"]));
+        assert_eq!(world["task_definitions"][0]["networkMode"], "bridge");
+        assert_eq!(world["roles"][1], "arn:aws:iam::364050767034:role/exec");
+    }
+
+    #[test]
     fn the_world_has_what_the_settings_name() {
         let settings = crate::rehearse::tests::settings_with_a_cluster();
         let world = world(&settings);
@@ -176,7 +194,11 @@ mod tests {
         assert_eq!(world["region"], "eu-west-1");
         assert_eq!(
             world["clusters"],
-            json!([{ "name": "acme-dev", "capacity_providers": ["FARGATE", "FARGATE_SPOT", "mine"] }])
+            json!([{
+                "name": "acme-dev",
+                "capacity_providers": ["FARGATE", "FARGATE_SPOT", "mine"],
+                "launch_types": [],
+            }])
         );
         assert_eq!(world["subnets"], json!(["subnet-1", "subnet-2"]));
         assert_eq!(world["security_groups"], json!(["sg-1"]));

@@ -115,8 +115,13 @@ impl Cache {
     pub(super) async fn lock(&self) -> Option<File> {
         self.make_directory().ok()?;
         let path = self.directory.join(format!("{}.lock", self.name));
-        let file =
-            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).ok()?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .ok()?;
         let deadline = Instant::now() + LOCK_TIMEOUT;
         loop {
             match file.try_lock() {

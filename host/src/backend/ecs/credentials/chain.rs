@@ -50,7 +50,8 @@ impl fmt::Debug for Chain {
 impl Chain {
     /// AWS's chain; with `profile`, that profile of AWS's files and nothing else.
     pub(super) fn new(region: &str, profile: Option<&str>) -> Self {
-        let config = ProviderConfig::without_region().with_region(Some(Region::new(region.to_owned())));
+        let config =
+            ProviderConfig::without_region().with_region(Some(Region::new(region.to_owned())));
         let source = |name: &str, provider: Box<dyn ProvideCredentials>, limit| Source {
             name: name.to_owned(),
             provider,
@@ -74,7 +75,8 @@ impl Chain {
             .imds_client(imds)
             .build();
         let profile = ProfileFileCredentialsProvider::builder().configure(&config).build();
-        let web_identity = WebIdentityTokenCredentialsProvider::builder().configure(&config).build();
+        let web_identity =
+            WebIdentityTokenCredentialsProvider::builder().configure(&config).build();
         let container = EcsCredentialsProvider::builder().configure(&config).build();
         Self {
             sources: vec![
@@ -111,17 +113,15 @@ impl Chain {
                         let is_absent = matches!(error, CredentialsError::CredentialsNotLoaded(_));
                         (innermost(&error), is_absent)
                     }
-                    Err(_) => {
-                        (format!("no answer within {} s", source.limit.as_secs_f32()), false)
-                    }
+                    Err(_) => (format!("no answer within {} s", source.limit.as_secs_f32()), false),
                 };
             tried.push(format!("{}: {said}", source.name));
             if !is_absent {
                 break;
             }
         }
-        let message = format!("no AWS credentials were found; tried {}", tried.join("; "));
-        Err(BackendError::new("credentials", "none", message))
+        let message = format!("tried {}", tried.join("; "));
+        Err(BackendError::new("credentials", "not found", message))
     }
 }
 
@@ -179,11 +179,11 @@ mod tests {
         assert!(get(vec![Fake::Lacks, Fake::Has, Fake::Broken]).await.is_ok());
         assert_eq!(
             get(vec![Fake::Lacks, Fake::Broken, Fake::Has]).await.unwrap_err(),
-            "no AWS credentials were found; tried Lacks: it is not set; Broken: line 3"
+            "tried Lacks: it is not set; Broken: line 3"
         );
         assert_eq!(
             get(vec![Fake::Lacks, Fake::Silent]).await.unwrap_err(),
-            "no AWS credentials were found; tried Lacks: it is not set; Silent: no answer within 0.02 s"
+            "tried Lacks: it is not set; Silent: no answer within 0.02 s"
         );
     }
 }
