@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{Attempt, House, Job};
+use crate::support::attempt::Attempt;
+use crate::support::{House, Job};
 
 fn forget(house: &House, attempt: &Attempt<'_>) {
     let id = &attempt.job_env["POINTSMAN_ATTEMPT"];

@@ -36,6 +36,8 @@ pub(crate) struct House {
     directory: TempDir,
     simulator: Child,
     endpoint: String,
+    /// Beside [`Self::cloud_environment`]'s own.
+    pub(crate) environment: Vec<(&'static str, String)>,
 }
 
 impl House {
@@ -46,7 +48,7 @@ impl House {
 
     /// A house whose simulator plays `faults`, as its world file spells them.
     pub(crate) fn with_faults(faults: &Value) -> Self {
-        Self::with(world(faults), |settings| settings)
+        Self::with(|_| (), |world| world["faults"] = faults.clone())
     }
 
     /// The same in a world with other fields, and with settings that `change` has made of the usual ones.
@@ -55,22 +57,34 @@ impl House {
         fields: &Value,
         change: impl Fn(String) -> String,
     ) -> Self {
-        let mut world = world(faults);
-        for (key, value) in fields.as_object().unwrap() {
-            world[key] = value.clone();
-        }
-        Self::with(world, change)
+        Self::with(
+            |settings| *settings = change(std::mem::take(settings)),
+            |world| {
+                world["faults"] = faults.clone();
+                for (key, value) in fields.as_object().unwrap() {
+                    world[key] = value.clone();
+                }
+            },
+        )
     }
 
-    fn with(world: Value, change: impl Fn(String) -> String) -> Self {
+    /// A house whose settings and whose simulator's world are changed before anything starts.
+    pub(crate) fn with(
+        change_settings: impl FnOnce(&mut String),
+        change_world: impl FnOnce(&mut Value),
+    ) -> Self {
         let directory = TempDir::with_prefix_in("house-", env!("CARGO_TARGET_TMPDIR")).unwrap();
         let path = directory.path();
-        fs::write(path.join("pointsman.toml"), change(settings(&path.join("state")))).unwrap();
+        let mut settings = settings(&path.join("state"));
+        change_settings(&mut settings);
+        fs::write(path.join("pointsman.toml"), settings).unwrap();
         let state = path.join("state");
         fs::create_dir(&state).unwrap();
         if let Some(compiled) = compiled_policies() {
             copy_directory(compiled, &state.join("policies"));
         }
+        let mut world = world();
+        change_world(&mut world);
         fs::write(path.join("world.json"), world.to_string()).unwrap();
         fs::create_dir(path.join("simulator")).unwrap();
         let mut simulator = Command::new(executable("pointsman-simulator"))
@@ -93,7 +107,7 @@ impl House {
             panic!("the simulator says {line:?} ({error})\n{log}")
         });
         let endpoint = answer["endpoint"].as_str().unwrap().to_owned();
-        Self { directory, simulator, endpoint }
+        Self { directory, simulator, endpoint, environment: Vec::new() }
     }
 
     /// Where the simulator listens.
@@ -168,12 +182,16 @@ impl House {
 
     /// What AWS's client is told on a machine with credentials, and where the simulator is.
     pub(crate) fn cloud_environment(&self) -> Vec<(&'static str, String)> {
-        vec![
+        let mut environment = vec![
             ("AWS_ENDPOINT_URL_ECS", self.endpoint.clone()),
+            ("AWS_ENDPOINT_URL_STS", self.endpoint.clone()),
+            ("AWS_ENDPOINT_URL_EC2", self.endpoint.clone()),
             ("AWS_ACCESS_KEY_ID", "AKIATESTTESTTESTTEST".to_owned()),
             ("AWS_SECRET_ACCESS_KEY", "secret-of-the-runner-manager".to_owned()),
             ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
-        ]
+        ];
+        environment.extend(self.environment.iter().cloned());
+        environment
     }
 
     /// A new attempt at `job`, as the runner that uses the profile `profile` would make it.
@@ -229,7 +247,7 @@ pub(crate) fn user() -> String {
     String::from_utf8(id.stdout).unwrap().trim().to_owned()
 }
 
-fn world(faults: &Value) -> Value {
+fn world() -> Value {
     let definition = |family: &str, arch: &str, image: &str, port: u16| {
         json!({
             "family": family,
@@ -262,7 +280,6 @@ fn world(faults: &Value) -> Value {
             "example/agent": { "server": "agent" },
             "example/openssh": { "server": "openssh" },
         },
-        "faults": faults,
     })
 }
 

@@ -45,7 +45,7 @@ impl Waiting<'_> {
     /// task that has stopped will not answer any more.
     pub(super) async fn until_ready(
         &mut self,
-        target: impl Fn(IpAddr) -> Result<Target, Failure>,
+        target: impl Fn(IpAddr, &TaskStatus) -> Result<Target, Failure>,
     ) -> Result<(Session, SocketAddr, Option<TaskStatus>), Lost> {
         let began = Instant::now();
         let mut heartbeat = began + HEARTBEAT;
@@ -105,7 +105,7 @@ impl Waiting<'_> {
                         announce(&status, began);
                     }
                     if let (None, Some(ip)) = (progress.address, status.address) {
-                        let target = target(ip)
+                        let target = target(ip, &status)
                             .map_err(|failure| Lost::of(Cause::Other, "no target", failure, None))?;
                         progress.address = Some(target.address);
                         let times = self.times;

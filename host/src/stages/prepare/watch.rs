@@ -459,6 +459,7 @@ mod tests {
         ) -> Result<Vec<(TaskId, TaskStatus)>, BackendError> {
             self.calls.lock().unwrap().push(tasks.len());
             let status = TaskStatus {
+                bindings: Vec::new(),
                 phase: Phase::Pending,
                 address: Some("127.1.2.3".parse().unwrap()),
                 stopped: None,
