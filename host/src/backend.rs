@@ -219,7 +219,7 @@ pub async fn open_for(
 ) -> Box<dyn TaskBackend> {
     match &cluster.backend {
         ClusterBackend::Ecs(cluster) => {
-            Box::new(ecs::Ecs::open(cluster.clone(), state, facts).await)
+            Box::new(ecs::Ecs::open((**cluster).clone(), state, facts).await)
         }
         ClusterBackend::Local(cluster) => Box::new(local::Local::open(cluster, state)),
     }
