@@ -275,7 +275,7 @@ pub async fn open_for(
             let quota = cluster.request_quota;
             // Requests are counted per account and Region; the account is known by how it is entered.
             let account = short_digest(&cluster.account());
-            let ecs = ecs::Ecs::open(cluster.clone(), state, facts).await;
+            let ecs = ecs::Ecs::open((**cluster).clone(), state, facts).await;
             match budget::Budget::open(&state.join("budget"), &account, quota) {
                 Ok(budget) => Box::new(patient::Patient { backend: ecs, budget }),
                 // As above: it must not keep jobs from starting.

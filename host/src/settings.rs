@@ -86,7 +86,7 @@ impl Cluster {
 #[derive(Debug, Clone)]
 pub enum ClusterBackend {
     /// `"ecs"`
-    Ecs(EcsCluster),
+    Ecs(Box<EcsCluster>),
     /// `"local"`
     Local(LocalCluster),
 }

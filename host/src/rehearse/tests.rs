@@ -176,7 +176,7 @@ fn settings() -> Settings {
 /// With one of everything that ECS has.
 pub(super) fn settings_with_a_cluster() -> Settings {
     let mut settings = settings();
-    let backend = ClusterBackend::Ecs(EcsCluster {
+    let backend = ClusterBackend::Ecs(Box::new(EcsCluster {
         region: "eu-west-1".to_owned(),
         cluster: "acme-dev".to_owned(),
         subnets: vec!["subnet-1".to_owned(), "subnet-2".to_owned()],
@@ -195,7 +195,7 @@ pub(super) fn settings_with_a_cluster() -> Settings {
         assume_role: None,
         start_timeout: Duration::from_secs(600),
         request_quota: 1,
-    });
+    }));
     settings.clusters.insert("dev".to_owned(), Cluster { labels: BTreeMap::new(), backend });
     let arn = "arn:aws:iam::364050767034:role/dev-deploy".to_owned();
     settings.roles.insert("dev-deploy".to_owned(), Role { arn, privileged: false });

@@ -412,7 +412,7 @@ mod tests {
         );
         match read_file(&file, Path::new("/")) {
             Ok(settings) => match &settings.clusters["c"].backend {
-                ClusterBackend::Ecs(cluster) => Ok(cluster.clone()),
+                ClusterBackend::Ecs(cluster) => Ok((**cluster).clone()),
                 ClusterBackend::Local(_) => unreachable!("the backend is ecs"),
             },
             Err(problems) => Err(problems.iter().map(ToString::to_string).collect()),

@@ -138,7 +138,7 @@ fn cluster(table: Table<'_>) -> Option<Cluster> {
     let labels = table.optional("labels", values::labels).unwrap_or_default();
     // Without a backend nobody can tell which keys belong here, so none is called unknown.
     let backend = match kind? {
-        Kind::Ecs => ecs::read(&table).map(ClusterBackend::Ecs),
+        Kind::Ecs => ecs::read(&table).map(|ecs| ClusterBackend::Ecs(Box::new(ecs))),
         Kind::Local => Some(ClusterBackend::Local(LocalCluster {
             agent: table.optional("agent", values::text).map(Into::into),
         })),

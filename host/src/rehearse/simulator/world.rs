@@ -22,7 +22,7 @@ pub(super) fn world(settings: &Settings) -> Value {
         .clusters
         .values()
         .filter_map(|cluster| match &cluster.backend {
-            ClusterBackend::Ecs(ecs) => Some(ecs),
+            ClusterBackend::Ecs(ecs) => Some(&**ecs),
             ClusterBackend::Local(_) => None,
         })
         .collect();
