@@ -100,7 +100,7 @@ pub struct TaskStatus {
 }
 
 /// One of ECS's `networkBindings`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortBinding {
     /// The container's name in the task definition.
     pub container: String,
