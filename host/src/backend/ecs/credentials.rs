@@ -15,6 +15,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use aws_sdk_sts::error::{BuildError, DisplayErrorContext, ProvideErrorMetadata};
 use aws_sdk_sts::types::Tag;
+use aws_smithy_types::retry::RetryConfig;
 use aws_types::SdkConfig;
 use tokio::sync::Mutex;
 
@@ -162,8 +163,12 @@ impl Session {
             .iter()
             .map(|(key, value)| Tag::builder().key(key).value(value).build().map_err(build))
             .collect::<Result<Vec<_>, _>>()?;
-        let config =
-            sdk.to_builder().credentials_provider(SharedCredentialsProvider::new(own)).build();
+        let config = sdk
+            .to_builder()
+            .credentials_provider(SharedCredentialsProvider::new(own))
+            // Whatever holds for ECS: nobody above repeats this call.
+            .retry_config(RetryConfig::standard())
+            .build();
         let seconds = self.role.duration.and_then(|time| i32::try_from(time.as_secs()).ok());
         let answer = aws_sdk_sts::Client::new(&config)
             .assume_role()

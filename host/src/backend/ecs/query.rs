@@ -81,13 +81,13 @@ pub(super) async fn describe(
     let url = endpoint(sdk, region);
     let request = signed(&url, region, credentials, &form(action, ids), SystemTime::now())
         .map_err(|message| BackendError::new(call, "request", message))?;
-    let retries = sdk.retry_config().cloned().unwrap_or_else(RetryConfig::standard);
     let mut operation = Operation::builder()
         .service_name("ec2")
         .operation_name(call)
         .endpoint_url(&url)
         .no_auth()
-        .standard_retry(&retries)
+        // Whatever holds for ECS: nobody above repeats these calls.
+        .standard_retry(&RetryConfig::standard())
         .retry_classifier(HttpStatusCodeClassifier::default())
         .timeout_config(TimeoutConfig::builder().operation_timeout(TIMEOUT).build());
     if let Some(client) = sdk.http_client() {
