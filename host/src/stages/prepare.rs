@@ -65,7 +65,7 @@ pub async fn prepare(context: &Context, termination: &Termination) -> Result<(),
     tokio::pin!(terminated);
     tokio::select! {
         biased;
-        done = work.to_its_end(&mut terminated) => done,
+        done = work.until_done(&mut terminated) => done,
         () = sweeping => Ok(()),
     }
 }
@@ -85,11 +85,11 @@ impl Lost {
         detail: impl Into<String>,
         failure: Failure,
         seen: Option<TaskStatus>,
-    ) -> Self {
-        Self { cause, detail: detail.into(), failure, seen }
+    ) -> Box<Self> {
+        Box::new(Self { cause, detail: detail.into(), failure, seen })
     }
 
-    fn stopped(seen: TaskStatus) -> Self {
+    fn stopped(seen: TaskStatus) -> Box<Self> {
         let stopped = seen.stopped.clone().unwrap_or_default();
         let mut report = loss::report("the task stopped before it was reached", &stopped);
         report.hints.extend(stopped.cause.remedy().map(str::to_owned));
@@ -103,10 +103,10 @@ impl Lost {
     }
 }
 
-impl From<backend::BackendError> for Lost {
+impl From<backend::BackendError> for Box<Lost> {
     fn from(error: backend::BackendError) -> Self {
         let detail = format!("{}: {}", error.code, error.message);
-        Self::of(error.cause, detail, error.into(), None)
+        Lost::of(error.cause, detail, error.into(), None)
     }
 }
 
@@ -115,12 +115,6 @@ enum Ended {
     Ready,
     Cancelled,
     Lost(Box<Lost>),
-}
-
-impl From<Lost> for Ended {
-    fn from(lost: Lost) -> Self {
-        Self::Lost(Box::new(lost))
-    }
 }
 
 /// One `prepare`.
@@ -135,7 +129,7 @@ struct Work<'w> {
 }
 
 impl Work<'_> {
-    async fn to_its_end(
+    async fn until_done(
         &mut self,
         terminated: &mut (impl Future<Output = ()> + Unpin),
     ) -> Result<(), Failure> {
@@ -151,7 +145,7 @@ impl Work<'_> {
                 // A `prepare` before this one was killed between two launches.
                 Some(failed) => {
                     let failure = Failure::system(failed.detail.clone());
-                    Lost::of(failed.cause, failed.detail, failure, None).into()
+                    Ended::Lost(Lost::of(failed.cause, failed.detail, failure, None))
                 }
                 None => self.one_round(&backend, cluster, &placement, terminated).await?,
             };
@@ -238,7 +232,7 @@ impl Work<'_> {
         checkpoint("after-run-task");
         let task = match asked {
             Ok(task) => task,
-            Err(error) => return Ok(Lost::from(error).into()),
+            Err(error) => return Ok(Ended::Lost(error.into())),
         };
         self.launch()?.task = Some(task.clone());
         self.save("task")?;
@@ -263,7 +257,7 @@ impl Work<'_> {
         };
         let (session, address, seen) = match reached {
             Ok(reached) => reached,
-            Err(lost) => return Ok(lost.into()),
+            Err(lost) => return Ok(Ended::Lost(lost)),
         };
         let launch = self.launch()?;
         launch.address = Some(address);
