@@ -25,8 +25,9 @@ use std::time::{Duration, Instant};
 use measure::{Row, peak_memory, print, sample};
 use russh::keys::PrivateKey;
 use russh::keys::ssh_key::{LineEnding, private::Ed25519Keypair};
-use support::house::{DRIVER, House};
-use support::{Attempt, Job};
+use support::attempt::Attempt;
+use support::house::DRIVER;
+use support::{House, Job};
 
 const ROUNDS: usize = 40;
 

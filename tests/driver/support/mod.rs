@@ -7,5 +7,5 @@ pub(crate) mod house;
 pub(crate) mod ledger;
 pub(crate) mod output;
 
-pub(crate) use attempt::{Attempt, Job};
+pub(crate) use attempt::Job;
 pub(crate) use house::House;
