@@ -18,4 +18,5 @@ mod settings;
 mod signals;
 mod support;
 mod sweep;
+mod throng;
 mod tidy;

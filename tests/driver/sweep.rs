@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{Attempt, House, Job};
+use crate::support::attempt::Attempt;
+use crate::support::{House, Job};
 
 fn forget(house: &House, attempt: &Attempt<'_>) {
     let id = &attempt.job_env["POINTSMAN_ATTEMPT"];
@@ -115,11 +116,10 @@ fn tasks_shows_what_runs() {
 #[test]
 fn prepare_sweeps_now_and_then_and_keeps_quiet() {
     // Tasks take long enough to start for a sweep beside the wait.
-    let house = House::with_world(
-        &json!([]),
-        &json!({ "delays_ms": { "provisioning": 2500 } }),
-        |settings| settings.replace("automatic = false", "automatic = true"),
-    );
+    let house =
+        House::altered(&json!([]), &json!({ "delays_ms": { "provisioning": 2500 } }), |settings| {
+            settings.replace("automatic = false", "automatic = true")
+        });
     let mut overdue = house.attempt("agent", &Job::default());
     let _ = overdue.config().succeeds();
     let id = overdue.job_env["POINTSMAN_ATTEMPT"].clone();

@@ -50,7 +50,7 @@ impl House {
     }
 
     /// The same in a world with other fields, and with settings that `change` has made of the usual ones.
-    pub(crate) fn with_world(
+    pub(crate) fn altered(
         faults: &Value,
         fields: &Value,
         change: impl Fn(String) -> String,
