@@ -30,9 +30,7 @@ fn decided(house: &House) -> Vec<Attempt<'_>> {
 #[test]
 fn looks_are_shared_and_survive_the_one_who_looks() {
     let house =
-        House::altered(&json!([]), &json!({ "delays_ms": { "provisioning": 6000 } }), |settings| {
-            settings
-        });
+        House::altered(&json!({ "delays_ms": { "provisioning": 6000 } }), |settings| settings);
     let attempts = decided(&house);
     let mut children: Vec<Child> =
         attempts.iter().map(|attempt| attempt.command(&["prepare"]).spawn().unwrap()).collect();

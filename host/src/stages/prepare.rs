@@ -176,9 +176,9 @@ impl Work<'_> {
         self.attempt.launched_placement().cloned().ok_or_else(none)
     }
 
-    fn save(&self, step: &str) -> Result<(), Failure> {
+    fn note(&self, step: &str) -> Result<(), Failure> {
         checkpoint(&format!("before-saving-{step}"));
-        self.state.save(self.attempt)?;
+        self.state.note(self.attempt)?;
         checkpoint(&format!("after-saving-{step}"));
         Ok(())
     }
@@ -189,7 +189,10 @@ impl Work<'_> {
             self.attempt.earlier.push(left);
         }
         self.calls = 0;
-        self.save("launch")
+        checkpoint("before-saving-launch");
+        self.state.save(self.attempt)?;
+        checkpoint("after-saving-launch");
+        Ok(())
     }
 
     /// Asks for the present launch's task and waits for it.
@@ -235,7 +238,7 @@ impl Work<'_> {
             Err(error) => return Ok(Ended::Lost(error.into())),
         };
         self.launch()?.task = Some(task.clone());
-        self.save("task")?;
+        self.note("task")?;
         output::note(&format!("Task {} is starting.", short(&task)));
 
         let directory = self.state.directory().join("watch").join(backend::identity(cluster));
@@ -264,7 +267,7 @@ impl Work<'_> {
         launch.host_key = Some(session.host_key().to_owned());
         launch.ready_at = Some(Timestamp::now());
         launch.last_seen = seen;
-        self.save("ready")?;
+        self.note("ready")?;
         session.close().await;
         output::note(&format!(
             "Task {} is ready at {address} after {:.1} s.",
@@ -321,7 +324,7 @@ impl Work<'_> {
             self.attempt.outcome =
                 Some(Outcome { kind: outcome_of(lost.cause), detail: lost.detail.clone() });
         }
-        self.save("failure")?;
+        self.note("failure")?;
         if turn != Turn::End {
             let (rank, of) = (launch.placement + 1, self.attempt.placements.len());
             output::note(&format!(
@@ -391,7 +394,7 @@ impl Work<'_> {
         }
         checkpoint("after-stop-task");
         self.launch()?.told_to_stop_at = Some(Timestamp::now());
-        self.save("stop")?;
+        self.note("stop")?;
         Ok(true)
     }
 
@@ -399,7 +402,7 @@ impl Work<'_> {
         let detail = "prepare was stopped by SIGTERM";
         self.attempt.outcome =
             Some(Outcome { kind: OutcomeKind::Cancelled, detail: detail.to_owned() });
-        self.save("outcome")?;
+        self.note("outcome")?;
         let _ = self.give_up(backend).await?;
         Ok(Failure::system(detail))
     }

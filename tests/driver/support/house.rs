@@ -46,23 +46,12 @@ impl House {
 
     /// A house whose simulator plays `faults`, as its world file spells them.
     pub(crate) fn with_faults(faults: &Value) -> Self {
-        Self::with(world(faults), |settings| settings)
+        Self::altered(&json!({ "faults": faults }), |settings| settings)
     }
 
-    /// The same in a world with other fields, and with settings that `change` has made of the usual ones.
-    pub(crate) fn altered(
-        faults: &Value,
-        fields: &Value,
-        change: impl Fn(String) -> String,
-    ) -> Self {
-        let mut world = world(faults);
-        for (key, value) in fields.as_object().unwrap() {
-            world[key] = value.clone();
-        }
-        Self::with(world, change)
-    }
-
-    fn with(world: Value, change: impl Fn(String) -> String) -> Self {
+    /// A house whose simulator's world has these fields beside the usual ones, with settings that `change` has
+    /// made of the usual ones.
+    pub(crate) fn altered(fields: &Value, change: impl Fn(String) -> String) -> Self {
         let directory = TempDir::with_prefix_in("house-", env!("CARGO_TARGET_TMPDIR")).unwrap();
         let path = directory.path();
         fs::write(path.join("pointsman.toml"), change(settings(&path.join("state")))).unwrap();
@@ -71,7 +60,7 @@ impl House {
         if let Some(compiled) = compiled_policies() {
             copy_directory(compiled, &state.join("policies"));
         }
-        fs::write(path.join("world.json"), world.to_string()).unwrap();
+        fs::write(path.join("world.json"), world(fields).to_string()).unwrap();
         fs::create_dir(path.join("simulator")).unwrap();
         let mut simulator = Command::new(executable("pointsman-simulator"))
             .arg("--world")
@@ -229,7 +218,7 @@ pub(crate) fn user() -> String {
     String::from_utf8(id.stdout).unwrap().trim().to_owned()
 }
 
-fn world(faults: &Value) -> Value {
+fn world(fields: &Value) -> Value {
     let definition = |family: &str, arch: &str, image: &str, port: u16| {
         json!({
             "family": family,
@@ -246,7 +235,7 @@ fn world(faults: &Value) -> Value {
             }],
         })
     };
-    json!({
+    let mut world = json!({
         "account": "123456789012",
         "region": "eu-west-1",
         "clusters": [{ "name": "test-cluster", "capacity_providers": ["FARGATE", "FARGATE_SPOT"] }],
@@ -262,8 +251,11 @@ fn world(faults: &Value) -> Value {
             "example/agent": { "server": "agent" },
             "example/openssh": { "server": "openssh" },
         },
-        "faults": faults,
-    })
+    });
+    for (key, value) in fields.as_object().unwrap() {
+        world[key] = value.clone();
+    }
+    world
 }
 
 /// The policies, compiled once for all tests of this process by a job of their own.
