@@ -370,7 +370,18 @@ impl State {
     ///
     /// Fails when the file cannot be written.
     pub fn save(&self, attempt: &Attempt) -> Result<(), StateError> {
-        write_json(&self.attempt_path(&attempt.id), attempt)
+        write_json(&self.attempt_path(&attempt.id), attempt, true)
+    }
+
+    /// Saves `attempt` against the end of this process, though not of the machine: what is lost with that can
+    /// be found again, as a task by its token and its tags. A `fsync` costs more than all the rest, and with
+    /// hundreds of jobs the disk is busy with them.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file cannot be written.
+    pub fn note(&self, attempt: &Attempt) -> Result<(), StateError> {
+        write_json(&self.attempt_path(&attempt.id), attempt, false)
     }
 
     /// The living attempt `id`.
@@ -434,7 +445,7 @@ impl State {
         let got_one = attempt.launch.as_ref().is_some_and(|launch| launch.task.is_some());
         let placement = attempt.launched_placement().filter(|_| got_one).cloned();
         let record = Record { attempt, placement, released_at: Timestamp::now() };
-        write_json(&record_path, &record)?;
+        write_json(&record_path, &record, true)?;
         match fs::remove_file(&path) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -479,13 +490,18 @@ fn make_directory(path: &Path) -> Result<(), StateError> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("make", path))
 }
 
-/// Writes atomically and durably, readable by this user only (`tempfile` opens with mode 0600).
-fn write_json(path: &Path, value: &impl Serialize) -> Result<(), StateError> {
+/// Writes atomically and, if that is wanted, durably, readable by this user only (`tempfile` opens with mode
+/// 0600).
+fn write_json(path: &Path, value: &impl Serialize, durably: bool) -> Result<(), StateError> {
     let directory = path.parent().unwrap_or(path);
     let write = || -> io::Result<()> {
         let mut file = tempfile::NamedTempFile::new_in(directory)?;
         serde_json::to_writer(io::BufWriter::new(&mut file), value)?;
         file.flush()?;
+        if !durably {
+            file.persist(path)?;
+            return Ok(());
+        }
         file.as_file().sync_all()?;
         file.persist(path)?;
         // Without this the rename itself may be lost with the machine's power.

@@ -201,7 +201,7 @@ fn a_left_task_that_cannot_be_stopped_ends_it() {
         { "match": {}, "fault": { "kind": "api-error", "operation": "StopTask", "status": 400,
             "code": "AccessDeniedException", "message": "not authorized" }, "times": 1 },
     ]);
-    let house = House::with_world(&faults, &json!({}), |settings| {
+    let house = House::altered(&json!({ "faults": faults }), |settings| {
         settings.replace(
             "cluster = \"test-cluster\"\n",
             "cluster = \"test-cluster\"\nstart_timeout = \"1s\"\n",

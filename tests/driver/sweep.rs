@@ -116,11 +116,9 @@ fn tasks_shows_what_runs() {
 #[test]
 fn prepare_sweeps_now_and_then_and_keeps_quiet() {
     // Tasks take long enough to start for a sweep beside the wait.
-    let house = House::with_world(
-        &json!([]),
-        &json!({ "delays_ms": { "provisioning": 2500 } }),
-        |settings| settings.replace("automatic = false", "automatic = true"),
-    );
+    let house = House::altered(&json!({ "delays_ms": { "provisioning": 2500 } }), |settings| {
+        settings.replace("automatic = false", "automatic = true")
+    });
     let mut overdue = house.attempt("agent", &Job::default());
     let _ = overdue.config().succeeds();
     let id = overdue.job_env["POINTSMAN_ATTEMPT"].clone();

@@ -261,6 +261,5 @@ mod tests {
         for _ in 0..160 {
             assert_eq!(budget.take(&[Bucket::Run]), Duration::ZERO);
         }
-        assert!(budget.take(&[Bucket::Run]) > Duration::ZERO);
     }
 }

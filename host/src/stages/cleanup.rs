@@ -57,7 +57,7 @@ pub async fn cleanup(context: &Context, termination: &Termination) -> Result<(),
 async fn release(context: &Context, state: &State, mut attempt: Attempt) -> Result<(), Failure> {
     checkpoint("before-saving-release");
     attempt.releasing_at.get_or_insert_with(Timestamp::now);
-    state.save(&attempt)?;
+    state.note(&attempt)?;
     checkpoint("after-saving-release");
     let reason = format!("Pointsman: job {} has ended", attempt.job.id);
     let mut launches: Vec<Launch> = attempt.launches_mut().map(|launch| launch.clone()).collect();

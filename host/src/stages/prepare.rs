@@ -65,7 +65,7 @@ pub async fn prepare(context: &Context, termination: &Termination) -> Result<(),
     tokio::pin!(terminated);
     tokio::select! {
         biased;
-        done = work.to_its_end(&mut terminated) => done,
+        done = work.until_done(&mut terminated) => done,
         () = sweeping => Ok(()),
     }
 }
@@ -85,11 +85,11 @@ impl Lost {
         detail: impl Into<String>,
         failure: Failure,
         seen: Option<TaskStatus>,
-    ) -> Self {
-        Self { cause, detail: detail.into(), failure, seen }
+    ) -> Box<Self> {
+        Box::new(Self { cause, detail: detail.into(), failure, seen })
     }
 
-    fn stopped(seen: TaskStatus) -> Self {
+    fn stopped(seen: TaskStatus) -> Box<Self> {
         let stopped = seen.stopped.clone().unwrap_or_default();
         let mut report = loss::report("the task stopped before it was reached", &stopped);
         report.hints.extend(stopped.cause.remedy().map(str::to_owned));
@@ -103,10 +103,10 @@ impl Lost {
     }
 }
 
-impl From<backend::BackendError> for Lost {
+impl From<backend::BackendError> for Box<Lost> {
     fn from(error: backend::BackendError) -> Self {
         let detail = format!("{}: {}", error.code, error.message);
-        Self::of(error.cause, detail, error.into(), None)
+        Lost::of(error.cause, detail, error.into(), None)
     }
 }
 
@@ -115,12 +115,6 @@ enum Ended {
     Ready,
     Cancelled,
     Lost(Box<Lost>),
-}
-
-impl From<Lost> for Ended {
-    fn from(lost: Lost) -> Self {
-        Self::Lost(Box::new(lost))
-    }
 }
 
 /// One `prepare`.
@@ -135,7 +129,7 @@ struct Work<'w> {
 }
 
 impl Work<'_> {
-    async fn to_its_end(
+    async fn until_done(
         &mut self,
         terminated: &mut (impl Future<Output = ()> + Unpin),
     ) -> Result<(), Failure> {
@@ -157,7 +151,7 @@ impl Work<'_> {
                 // A `prepare` before this one was killed between two launches.
                 Some(failed) => {
                     let failure = Failure::system(failed.detail.clone());
-                    Lost::of(failed.cause, failed.detail, failure, None).into()
+                    Ended::Lost(Lost::of(failed.cause, failed.detail, failure, None))
                 }
                 None => self.one_round(&backend, cluster, &placement, terminated).await?,
             };
@@ -188,9 +182,9 @@ impl Work<'_> {
         self.attempt.launched_placement().cloned().ok_or_else(none)
     }
 
-    fn save(&self, step: &str) -> Result<(), Failure> {
+    fn note(&self, step: &str) -> Result<(), Failure> {
         checkpoint(&format!("before-saving-{step}"));
-        self.state.save(self.attempt)?;
+        self.state.note(self.attempt)?;
         checkpoint(&format!("after-saving-{step}"));
         Ok(())
     }
@@ -201,7 +195,10 @@ impl Work<'_> {
             self.attempt.earlier.push(left);
         }
         self.calls = 0;
-        self.save("launch")
+        checkpoint("before-saving-launch");
+        self.state.save(self.attempt)?;
+        checkpoint("after-saving-launch");
+        Ok(())
     }
 
     /// Asks for the present launch's task and waits for it.
@@ -244,10 +241,10 @@ impl Work<'_> {
         checkpoint("after-run-task");
         let task = match asked {
             Ok(task) => task,
-            Err(error) => return Ok(Lost::from(error).into()),
+            Err(error) => return Ok(Ended::Lost(error.into())),
         };
         self.launch()?.task = Some(task.clone());
-        self.save("task")?;
+        self.note("task")?;
         output::note(&format!("Task {} is starting.", short(&task)));
 
         let directory = self.state.directory().join("watch").join(backend::identity(cluster));
@@ -271,14 +268,14 @@ impl Work<'_> {
         };
         let (session, address, seen) = match reached {
             Ok(reached) => reached,
-            Err(lost) => return Ok(lost.into()),
+            Err(lost) => return Ok(Ended::Lost(lost)),
         };
         let launch = self.launch()?;
         launch.address = Some(address);
         launch.host_key = Some(session.host_key().to_owned());
         launch.ready_at = Some(Timestamp::now());
         launch.last_seen = seen;
-        self.save("ready")?;
+        self.note("ready")?;
         session.close().await;
         output::note(&format!(
             "Task {} is ready at {address} after {:.1} s.",
@@ -335,7 +332,7 @@ impl Work<'_> {
             self.attempt.outcome =
                 Some(Outcome { kind: outcome_of(lost.cause), detail: lost.detail.clone() });
         }
-        self.save("failure")?;
+        self.note("failure")?;
         if turn != Turn::End {
             let (rank, of) = (launch.placement + 1, self.attempt.placements.len());
             output::note(&format!(
@@ -405,7 +402,7 @@ impl Work<'_> {
         }
         checkpoint("after-stop-task");
         self.launch()?.told_to_stop_at = Some(Timestamp::now());
-        self.save("stop")?;
+        self.note("stop")?;
         Ok(true)
     }
 
@@ -413,7 +410,7 @@ impl Work<'_> {
         let detail = "prepare was stopped by SIGTERM";
         self.attempt.outcome =
             Some(Outcome { kind: OutcomeKind::Cancelled, detail: detail.to_owned() });
-        self.save("outcome")?;
+        self.note("outcome")?;
         let _ = self.give_up(backend).await?;
         Ok(Failure::system(detail))
     }

@@ -48,19 +48,15 @@ impl House {
 
     /// A house whose simulator plays `faults`, as its world file spells them.
     pub(crate) fn with_faults(faults: &Value) -> Self {
-        Self::with(|_| (), |world| world["faults"] = faults.clone())
+        Self::altered(&json!({ "faults": faults }), |settings| settings)
     }
 
-    /// The same in a world with other fields, and with settings that `change` has made of the usual ones.
-    pub(crate) fn with_world(
-        faults: &Value,
-        fields: &Value,
-        change: impl Fn(String) -> String,
-    ) -> Self {
+    /// A house whose simulator's world has these fields beside the usual ones, with settings that `change` has
+    /// made of the usual ones.
+    pub(crate) fn altered(fields: &Value, change: impl Fn(String) -> String) -> Self {
         Self::with(
             |settings| *settings = change(std::mem::take(settings)),
             |world| {
-                world["faults"] = faults.clone();
                 for (key, value) in fields.as_object().unwrap() {
                     world[key] = value.clone();
                 }

@@ -46,7 +46,7 @@ impl Waiting<'_> {
     pub(super) async fn until_ready(
         &mut self,
         target: impl Fn(IpAddr, &TaskStatus) -> Result<Target, Failure>,
-    ) -> Result<(Session, SocketAddr, Option<TaskStatus>), Lost> {
+    ) -> Result<(Session, SocketAddr, Option<TaskStatus>), Box<Lost>> {
         let began = Instant::now();
         let mut heartbeat = began + HEARTBEAT;
         let mut progress = Progress::default();
@@ -83,7 +83,7 @@ impl Waiting<'_> {
                 () = sleep_until(patience) => return Err(too_late(&progress, self.start_timeout)),
                 news = self.watch.next() => {
                     let status = match news {
-                        News::Status(status) => status,
+                        News::Status(status) => *status,
                         News::Missing => {
                             progress.missing_since.get_or_insert_with(Instant::now);
                             continue;
@@ -127,7 +127,7 @@ impl Waiting<'_> {
     }
 }
 
-fn too_late(progress: &Progress, start_timeout: Duration) -> Lost {
+fn too_late(progress: &Progress, start_timeout: Duration) -> Box<Lost> {
     let (cause, detail) = match progress.missing_since {
         Some(_) => (Cause::Missing, "the backend does not know the task".to_owned()),
         None => {
@@ -139,7 +139,7 @@ fn too_late(progress: &Progress, start_timeout: Duration) -> Lost {
 }
 
 /// Fails when looking again is not worth it.
-fn failed_look(progress: &mut Progress, cause: Cause, detail: String) -> Result<(), Lost> {
+fn failed_look(progress: &mut Progress, cause: Cause, detail: String) -> Result<(), Box<Lost>> {
     progress.failed_looks += 1;
     let is_final = matches!(cause.step(), Step::Final(_)) && cause != Cause::Other;
     if is_final || progress.failed_looks >= FAILED_LOOKS {

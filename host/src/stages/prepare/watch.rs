@@ -51,7 +51,7 @@ const SHARE: f64 = 0.6;
 #[serde(rename_all = "kebab-case")]
 pub(super) enum News {
     /// How it is now.
-    Status(TaskStatus),
+    Status(Box<TaskStatus>),
     /// The backend does not know it.
     Missing,
     /// It could not be looked at.
@@ -233,7 +233,7 @@ impl Look {
 
 async fn look_at(backend: &dyn TaskBackend, task: &TaskId) -> News {
     match backend.describe(task).await {
-        Ok(Some(status)) => News::Status(status),
+        Ok(Some(status)) => News::Status(Box::new(status)),
         Ok(None) => News::Missing,
         Err(error) => News::Failed { cause: error.cause, detail: error.to_string(), count: 0 },
     }
@@ -354,7 +354,9 @@ impl Poller {
         for name in names {
             let Some(waiter) = self.waiters.get_mut(name) else { continue };
             let news = failed.clone().unwrap_or_else(|| {
-                found.get(&waiter.task).map_or(News::Missing, |it| News::Status(it.clone()))
+                found
+                    .get(&waiter.task)
+                    .map_or(News::Missing, |it| News::Status(Box::new(it.clone())))
             });
             waiter.learn(news, now, &self.directory.join(name));
         }
