@@ -28,7 +28,7 @@ struct Arguments {
     /// How the run goes (TOML): faults and capacity over time, latencies, quotas, speed of time.
     #[arg(long, value_name = "FILE")]
     scenario: Option<PathBuf>,
-    /// Where the ledger, the logs and the tasks' directories go.
+    /// Where the ledger, the requests, the logs and the tasks' directories go.
     #[arg(long, value_name = "DIR", required = true)]
     directory: Option<PathBuf>,
     /// Where to listen; port 0 is any free one.

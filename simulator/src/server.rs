@@ -39,6 +39,7 @@ async fn call(State(service): State<Arc<Service>>, headers: HeaderMap, body: Byt
     let Some(operation) = operation else {
         return ApiError::new("UnknownOperationException", "").into_response();
     };
+    service.arrivals.write(operation, &body);
     match operations::perform(&service, operation, &body) {
         Ok(value) => protocol::success(&value),
         Err(error) => error.into_response(),

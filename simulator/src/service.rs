@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::account::Account;
 use crate::addresses::Addresses;
+use crate::arrivals::Arrivals;
 use crate::clock::Clock;
 use crate::faults::Target;
 use crate::latency::Pace;
@@ -24,6 +25,7 @@ use crate::world::{Consistency, Image, World};
 pub(crate) struct Service {
     account: Mutex<Account>,
     pub(crate) ledger: LedgerFile,
+    pub(crate) arrivals: Arrivals,
     pub(crate) ledger_path: PathBuf,
     pub(crate) addresses: Addresses,
     pub(crate) programs: Programs,
@@ -58,6 +60,7 @@ impl Service {
             account: Mutex::new(account),
             ledger: LedgerFile::open(&ledger_path)?,
             ledger_path,
+            arrivals: Arrivals::open(&directory.join("requests.jsonl"))?,
             addresses: Addresses::new(),
             programs,
             pace: world.pace(),

@@ -156,7 +156,7 @@ fn settings(state: &Path) -> String {
 }
 
 /// Stock sshd lets only the user in who started it, unless that is root.
-fn user() -> String {
+pub(crate) fn user() -> String {
     let id = Command::new("id").arg("-un").output().unwrap();
     String::from_utf8(id.stdout).unwrap().trim().to_owned()
 }

@@ -93,20 +93,35 @@ pub(super) fn run_task(
         .map_err(|error| error.to_string())
 }
 
-/// Tags that AWS accepts: letters, digits, spaces and `+-=._:/@`, 128 and 256 characters, at most 50.
+/// Tags that AWS accepts: letters, numbers, spaces and `+-=._:/@`, 128 and 256 characters, at most 50, keys neither
+/// empty nor twice, nothing that begins with the reserved `aws:`.
 fn tags(wanted: &BTreeMap<String, String>) -> Vec<Tag> {
-    wanted
-        .iter()
-        .take(50)
-        .map(|(key, value)| Tag::builder().key(legal(key, 128)).value(legal(value, 256)).build())
-        .collect()
+    let mut legal_tags = BTreeMap::new();
+    for (key, value) in wanted.iter().filter(|(key, _)| !key.is_empty()) {
+        legal_tags.entry(legal(key, 128)).or_insert_with(|| legal(value, 256));
+    }
+    let tag = |(key, value)| Tag::builder().key(key).value(value).build();
+    legal_tags.into_iter().take(50).map(tag).collect()
 }
 
 fn legal(text: &str, length: usize) -> String {
-    let legal = |character: char| {
-        character.is_alphanumeric() || character == ' ' || "+-=._:/@".contains(character)
-    };
-    text.chars().take(length).map(|each| if legal(each) { each } else { '_' }).collect()
+    let characters = text.chars().take(length);
+    let legal: String =
+        characters.map(|each| if is_legal_in_tags(each) { each } else { '_' }).collect();
+    match legal.get(..4) {
+        Some(prefix) if prefix.eq_ignore_ascii_case("aws:") => legal.replacen(':', "_", 1),
+        _ => legal,
+    }
+}
+
+/// The service model's pattern is `[\p{L}\p{Z}\p{N}_.:/=+\-@]*`.
+fn is_legal_in_tags(character: char) -> bool {
+    // `char::is_alphabetic` also takes vowel signs and circled letters, which are no `\p{L}`; what begins an
+    // identifier is a letter or a number, except for two marks of Mongolian.
+    let is_letter = unicode_ident::is_xid_start(character)
+        && character.is_alphabetic()
+        && !('\u{1885}'..='\u{1886}').contains(&character);
+    is_letter || character.is_numeric() || " +-=._:/@".contains(character)
 }
 
 #[cfg(test)]
@@ -168,6 +183,31 @@ pub(crate) mod tests {
         let own = run_task(&own, &request(Capacity::OnDemand)).unwrap();
         assert_eq!(own.launch_type(), None);
         assert_eq!(own.capacity_provider_strategy()[0].capacity_provider(), "FARGATE");
+    }
+
+    #[test]
+    fn tags_become_what_aws_accepts() {
+        let check = |key: &str, value: &str, expected: &[(&str, &str)]| {
+            let tags = tags(&BTreeMap::from([(key.to_owned(), value.to_owned())]));
+            let tags: Vec<_> =
+                tags.iter().map(|tag| (tag.key().unwrap(), tag.value().unwrap())).collect();
+            assert_eq!(tags, expected);
+        };
+        check("pointsman:job", "a b\n<c>", &[("pointsman:job", "a b__c_")]);
+        check("stage", "Prüfung ½ 東京", &[("stage", "Prüfung ½ 東京")]);
+        // Letters, and vowel signs, which are marks.
+        check("name", "\u{939}\u{93f}\u{928}", &[("name", "\u{939}_\u{928}")]);
+        check("name", "Ⓐ\u{1885}\u{2118}", &[("name", "___")]);
+        check("aws:name", "AWS:deploy", &[("aws_name", "AWS_deploy")]);
+        check("", "no key", &[]);
+        check(&"k".repeat(200), &"v".repeat(300), &[(&"k".repeat(128), &"v".repeat(256))]);
+
+        let alike = ["a<", "a>"].map(|key| (key.to_owned(), key.to_owned()));
+        let alike = tags(&BTreeMap::from(alike));
+        assert_eq!(alike.len(), 1);
+        assert_eq!(alike[0].value(), Some("a_"));
+        let many = (0..60).map(|n| (format!("key {n:02}"), String::new())).collect();
+        assert_eq!(tags(&many).len(), 50);
     }
 
     #[test]

@@ -55,8 +55,11 @@ fn address(task: &Task) -> Option<IpAddr> {
     interface.or_else(container)?.parse().ok()
 }
 
-/// A task of this manager's with its tags.
+/// A task of this manager's with its tags; none when it has been told to stop since ListTasks named it.
 pub(super) fn owned_task(task: &Task) -> Option<OwnedTask> {
+    if task.desired_status() == Some("STOPPED") {
+        return None;
+    }
     let tags = task.tags().iter().filter_map(|tag| {
         Some((tag.key()?.to_owned(), tag.value().unwrap_or_default().to_owned()))
     });
@@ -111,6 +114,14 @@ mod tests {
         let stopped = status.stopped.unwrap();
         assert_eq!(stopped.code, "SpotInterruption");
         assert_eq!(stopped.containers[0].exit_code, Some(137));
+    }
+
+    #[test]
+    fn a_task_that_was_told_to_stop_is_not_listed() {
+        let task = |desired| Task::builder().task_arn("arn").desired_status(desired).build();
+        let living = OwnedTask { id: TaskId("arn".to_owned()), tags: [].into() };
+        assert_eq!(owned_task(&task("RUNNING")), Some(living));
+        assert_eq!(owned_task(&task("STOPPED")), None);
     }
 
     #[test]
