@@ -11,6 +11,7 @@ mod local;
 mod prepare;
 mod rehearsal;
 mod run;
+mod scenario;
 mod settings;
 mod signals;
 mod support;

@@ -1,7 +1,8 @@
 //! A runner manager's world for one test: settings, state, and a simulator.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -45,6 +46,11 @@ impl House {
 
     /// A house whose simulator plays `faults`, as its world file spells them.
     pub(crate) fn with_faults(faults: &Value) -> Self {
+        Self::with_world(&json!({ "faults": faults }))
+    }
+
+    /// A house whose simulator's world has these fields beside the usual ones.
+    pub(crate) fn with_world(fields: &Value) -> Self {
         let directory = TempDir::with_prefix_in("house-", env!("CARGO_TARGET_TMPDIR")).unwrap();
         let path = directory.path();
         fs::write(path.join("pointsman.toml"), settings(&path.join("state"))).unwrap();
@@ -53,7 +59,7 @@ impl House {
         if let Some(compiled) = compiled_policies() {
             copy_directory(compiled, &state.join("policies"));
         }
-        fs::write(path.join("world.json"), world(faults).to_string()).unwrap();
+        fs::write(path.join("world.json"), world(fields).to_string()).unwrap();
         fs::create_dir(path.join("simulator")).unwrap();
         let mut simulator = Command::new(executable("pointsman-simulator"))
             .arg("--world")
@@ -96,6 +102,20 @@ impl House {
 
     pub(crate) fn ledger(&self) -> Ledger {
         Ledger::read(&self.ledger_file())
+    }
+
+    /// How often the simulator was called, by operation: `{"RunTask": {"calls": 1, "throttled": 0}}`.
+    pub(crate) fn calls(&self) -> Value {
+        let address = self.endpoint.strip_prefix("http://").unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
+        let request = format!(
+            "GET /simulator/calls HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        let (_, body) = response.split_once("\r\n\r\n").unwrap();
+        serde_json::from_str(body).unwrap()
     }
 
     /// What AWS's client is told on a machine with credentials, and where the simulator is.
@@ -161,7 +181,7 @@ pub(crate) fn user() -> String {
     String::from_utf8(id.stdout).unwrap().trim().to_owned()
 }
 
-fn world(faults: &Value) -> Value {
+fn world(fields: &Value) -> Value {
     let definition = |family: &str, arch: &str, image: &str, port: u16| {
         json!({
             "family": family,
@@ -178,7 +198,7 @@ fn world(faults: &Value) -> Value {
             }],
         })
     };
-    json!({
+    let mut world = json!({
         "account": "123456789012",
         "region": "eu-west-1",
         "clusters": [{ "name": "test-cluster", "capacity_providers": ["FARGATE", "FARGATE_SPOT"] }],
@@ -194,8 +214,11 @@ fn world(faults: &Value) -> Value {
             "example/agent": { "server": "agent" },
             "example/openssh": { "server": "openssh" },
         },
-        "faults": faults,
-    })
+    });
+    for (key, value) in fields.as_object().unwrap() {
+        world[key] = value.clone();
+    }
+    world
 }
 
 /// The policies, compiled once for all tests of this process by a job of their own.
