@@ -20,6 +20,7 @@ mod measure;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::panic::AssertUnwindSafe;
 use std::process::{Command, Stdio};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -167,7 +168,7 @@ fn storm(jobs: usize) -> Storm {
         .filter(|event| event["code"] == "ThrottlingException")
         .map(time)
         .collect();
-    let first = ledger.started().first().map_or(SystemTime::now(), |event| time(event));
+    let first = ledger.started().first().map_or_else(SystemTime::now, |event| time(event));
     let later = refused.iter().filter(|at| **at > first + Duration::from_secs(1)).count();
     Storm {
         jobs,
@@ -195,7 +196,8 @@ struct Prepared {
 fn prepare(attempt: &Attempt<'_>, index: usize) -> Prepared {
     let mut command = attempt.command(&["prepare"]);
     if index % 50 == 25 {
-        let memory = std::panic::catch_unwind(|| peak_memory(command)).ok();
+        let measured = AssertUnwindSafe(|| peak_memory(command));
+        let memory = std::panic::catch_unwind(measured).ok();
         let said = "see above".to_owned();
         return Prepared { succeeded: memory.is_some(), ended: SystemTime::now(), said, memory };
     }
@@ -249,7 +251,8 @@ fn settle(house: &House) -> usize {
 }
 
 fn time(event: &Value) -> SystemTime {
-    event["at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap().into()
+    let at: jiff::Timestamp = event["at"].as_str().unwrap().parse().unwrap();
+    SystemTime::UNIX_EPOCH + Duration::from_nanos(u64::try_from(at.as_nanosecond()).unwrap())
 }
 
 impl Storm {
