@@ -26,7 +26,7 @@ impl Row {
         Self::new(name, measured, "MiB", bound)
     }
 
-    fn new(name: &str, measured: f64, unit: &'static str, bound: Option<f64>) -> Self {
+    pub(crate) fn new(name: &str, measured: f64, unit: &'static str, bound: Option<f64>) -> Self {
         Self { name: name.to_owned(), measured, unit, bound }
     }
 

@@ -61,6 +61,8 @@ pub struct Options<'a> {
     pub concurrent: usize,
     /// Where tasks start.
     pub backend: Backend,
+    /// For the simulator: how the run goes. Without one nothing goes wrong.
+    pub scenario: Option<PathBuf>,
     /// Names of jobs; empty means all.
     pub only: Vec<String>,
     /// The repository that jobs check out; `None` is the pipeline file's directory.
@@ -164,6 +166,7 @@ pub fn rehearse(
             &options.driver,
             &simulated,
             options.settings,
+            options.scenario.as_deref(),
             &options.environment,
         )?),
         _ => None,
@@ -175,7 +178,7 @@ pub fn rehearse(
     };
 
     let log = Log::new(out, options.colour, pipeline.jobs.iter().map(|job| job.name.as_str()));
-    introduce(&log, options, &pipeline, &sources.note, simulator.is_some());
+    introduce(&log, options, &pipeline, &sources.note, simulator.as_ref());
     let rehearsal = Rehearsal {
         driver: &options.driver,
         settings_path: &settings_path,
@@ -232,7 +235,7 @@ fn introduce(
     options: &Options<'_>,
     pipeline: &Pipeline,
     sources: &str,
-    simulated: bool,
+    simulator: Option<&Simulator>,
 ) {
     log.say(match options.backend {
         Backend::Simulator => {
@@ -242,8 +245,13 @@ fn introduce(
             "A rehearsal with the clusters of the settings: tasks start there, with your credentials, and cost money."
         }
     });
-    if simulated {
+    if let Some(simulator) = simulator {
         log.say("ECS is simulated; no call leaves this machine for AWS.");
+        if let Some(scenario) = simulator.scenario() {
+            log.say(&format!("Scenario: {scenario}."));
+        }
+    } else if options.scenario.is_some() {
+        log.say("The scenario has no effect: no cluster of the settings is on ECS.");
     }
     log.say(&format!("Sources: {sources}."));
     let mut images: Vec<&str> = pipeline

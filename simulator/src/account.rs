@@ -2,17 +2,22 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Instant;
 
+use serde::Serialize;
 use serde_json::Value;
 
+use crate::capacity::{Capacity, Load};
 use crate::definitions;
 use crate::faults::Faults;
+use crate::lifecycle::Status;
 use crate::model::{CapacityProviderStrategyItem, Tag, TaskDefinition};
 use crate::names::Names;
 use crate::protocol::ApiError;
 use crate::requests::RunTask;
 use crate::sessions::Sessions;
 use crate::task::Task;
+use crate::throttle::Throttle;
 use crate::world::World;
 
 /// A cluster.
@@ -65,10 +70,32 @@ pub(crate) struct Account {
     definitions: BTreeMap<String, Vec<Arc<Revision>>>,
     /// By id.
     pub(crate) tasks: BTreeMap<String, Task>,
-    /// By cluster and client token: the request, and the ids of its tasks.
-    pub(crate) client_tokens: HashMap<(String, String), (RunTask, Vec<String>)>,
+    /// By cluster and client token.
+    pub(crate) client_tokens: HashMap<(String, String), Granted>,
     pub(crate) faults: Faults,
     pub(crate) sessions: Sessions,
+    pub(crate) capacity: Capacity,
+    pub(crate) throttle: Throttle,
+    /// By operation.
+    pub(crate) calls: BTreeMap<String, Calls>,
+}
+
+/// What a client token has brought.
+#[derive(Debug)]
+pub(crate) struct Granted {
+    pub(crate) request: RunTask,
+    /// Of its tasks.
+    pub(crate) ids: Vec<String>,
+    pub(crate) at: Instant,
+}
+
+/// How often an operation was called.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Calls {
+    /// In all.
+    pub(crate) calls: u64,
+    /// Of those, how many were refused as throttled.
+    pub(crate) throttled: u64,
 }
 
 impl Account {
@@ -83,8 +110,11 @@ impl Account {
             definitions: BTreeMap::new(),
             tasks: BTreeMap::new(),
             client_tokens: HashMap::new(),
-            faults: Faults::new(world.faults.clone()),
             sessions: Sessions::new(world.assumable_roles.clone()),
+            faults: Faults::new(world.faults.clone(), world.seed),
+            capacity: Capacity::new(world.capacity.clone(), world.quotas),
+            throttle: Throttle::new(world.throttling, world.time_scale),
+            calls: BTreeMap::new(),
         };
         for cluster in &world.clusters {
             let new = Cluster {
@@ -118,6 +148,12 @@ impl Account {
             }
         };
         find().cloned().ok_or_else(|| ApiError::client("Unable to describe task definition."))
+    }
+
+    /// All tasks that take up capacity.
+    pub(crate) fn running(&self) -> Vec<Load> {
+        let running = |task: &&Task| task.status < Status::Stopped;
+        self.tasks.values().filter(running).map(Task::load).collect()
     }
 
     /// Adds a revision.

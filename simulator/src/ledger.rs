@@ -45,6 +45,13 @@ pub enum Event {
         /// The task's loopback address, with the container's port where it has one.
         address: String,
     },
+    /// A container's SSH server greeted for the first time; only where the world has `probe_servers`.
+    ServerAnswers {
+        /// The task.
+        task: String,
+        /// The container's name.
+        container: String,
+    },
     /// A container's process ended, and all that it had started with it.
     ProcessEnded {
         /// The task.

@@ -8,21 +8,28 @@
 mod account;
 mod addresses;
 mod arrivals;
+mod capacity;
+mod clock;
 mod definitions;
 mod description;
 mod diagnostics;
+mod draw;
+mod failures;
 mod faults;
 mod instances;
+mod latency;
 pub mod ledger;
 mod life;
 mod lifecycle;
 mod model;
 mod names;
 mod operations;
+mod probe;
 mod processes;
 mod protocol;
 mod query;
 mod requests;
+mod scenario;
 mod server;
 mod service;
 mod sessions;
@@ -32,6 +39,7 @@ mod strategy;
 mod supervisor;
 mod tags;
 mod task;
+mod throttle;
 mod validation;
 mod world;
 
@@ -43,6 +51,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 pub use crate::lifecycle::Status;
+pub use crate::scenario::{Mistake, Scenario, ScenarioError};
 pub use crate::supervisor::supervise;
 pub use crate::world::{World, WorldError};
 
@@ -72,9 +81,6 @@ pub enum StartError {
     /// A task definition of the world that RegisterTaskDefinition would refuse.
     #[error("a task definition of the world file is not valid: {0}")]
     TaskDefinition(String),
-    /// A scripted fault that makes no sense.
-    #[error("a fault of the world file is not valid: {0}")]
-    Fault(String),
     /// An image needs a program that is not there.
     #[error("an image of the world file needs the program `{0}`, which is not there")]
     Program(PathBuf),
@@ -111,9 +117,6 @@ impl Simulator {
     ///
     /// When the world contradicts the service's rules, or directory, address or a program cannot be used.
     pub async fn start(world: World, options: Options) -> Result<Self, StartError> {
-        for fault in &world.faults {
-            fault.check().map_err(StartError::Fault)?;
-        }
         for (server, program) in [(Server::Agent, &options.agent), (Server::Openssh, &options.sshd)]
         {
             if world.images.values().any(|image| image.server == server) && !program.is_file() {

@@ -1,6 +1,7 @@
 //! A task's life: through all its states, with real processes in between.
 
 use std::io;
+use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +12,13 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use crate::account::now;
 use crate::addresses::Reservation;
 use crate::diagnostics;
+use crate::failures::OUT_OF_MEMORY;
 use crate::faults::Fate;
 use crate::instances;
 use crate::ledger::Event;
 use crate::lifecycle::Status;
 use crate::model::{ContainerDefinition, TaskOverride};
+use crate::probe;
 use crate::processes::{self, Launch, Processes};
 use crate::service::Service;
 use crate::supervisor::Report;
@@ -35,6 +38,7 @@ pub(crate) async fn live(service: Arc<Service>, id: String) {
             containers: instances::on_host(definition),
             overrides: task.overrides.clone(),
             fate: task.fate.clone(),
+            ordinal: task.ordinal,
             stopping: task.watch_stopping(),
             processes: Processes::none(),
             started: Vec::new(),
@@ -62,6 +66,7 @@ struct Life {
     containers: Vec<ContainerDefinition>,
     overrides: TaskOverride,
     fate: Fate,
+    ordinal: u64,
     stopping: watch::Receiver<bool>,
     processes: Processes,
     /// Indexes of containers, in the order of their processes' starts.
@@ -82,8 +87,9 @@ impl Life {
             if status > Status::Running {
                 return;
             }
-            if let Some((phase, code, reason)) = self.fate.stop.clone()
+            if let Some((phase, code, reason, _)) = self.fate.stop.clone()
                 && phase == status
+                && status < Status::Running
             {
                 self.fail(0, StopCause { code, reason });
                 return;
@@ -92,7 +98,7 @@ impl Life {
                 return self.keep_running().await;
             }
             tokio::select! {
-                () = sleep(self.service.delays.of(status)) => {}
+                () = sleep(self.delay(status)) => {}
                 () = ordered(&mut self.stopping) => return,
             }
             let done = match status {
@@ -122,11 +128,11 @@ impl Life {
                         self.await_ends().await;
                     }
                     self.change(|task| task.times.execution_stopped = Some(now()));
-                    sleep(self.service.delays.of(status)).await;
+                    sleep(self.delay(status)).await;
                 }
-                Status::Deactivating => sleep(self.service.delays.of(status)).await,
+                Status::Deactivating => sleep(self.delay(status)).await,
                 Status::Deprovisioning => {
-                    sleep(self.service.delays.of(status)).await;
+                    sleep(self.delay(status)).await;
                     self.reservation = None;
                     self.remove_directory();
                 }
@@ -200,6 +206,14 @@ impl Life {
                 container: container.name.clone(),
                 address: shown_address(&launch, image),
             });
+            if self.service.probe_servers
+                && !launch.without_server
+                && let Some(port) = processes::port(container, image.server)
+            {
+                let arn = self.arn.clone();
+                let (service, name) = (Arc::clone(&self.service), container.name.clone());
+                tokio::spawn(probe::probe(service, arn, name, SocketAddrV4::new(address, port)));
+            }
         }
         Ok(())
     }
@@ -207,10 +221,16 @@ impl Life {
     /// RUNNING: until the task is told to stop, an essential container ends or a scripted fault strikes.
     async fn keep_running(&mut self) {
         let since = Instant::now();
-        let never = Duration::from_secs(86_400 * 365);
-        let spot = self.fate.spot_interruption;
-        let spot_at = since + spot.map_or(never, |(after, _)| after);
-        let memory_at = since + self.fate.out_of_memory.unwrap_or(never);
+        let at = |after: Option<Duration>| match after {
+            Some(after) => since + self.service.clock.real(after),
+            None => since + Duration::from_secs(86_400 * 365),
+        };
+        let spot = self.fate.spot_interruption.clone();
+        let stop = self.fate.stop.clone().filter(|(phase, ..)| *phase == Status::Running);
+        let spot_at = at(spot.as_ref().map(|(after, ..)| *after));
+        let memory_at = at(self.fate.out_of_memory);
+        let kill_at = at(self.fate.kill);
+        let stop_at = at(stop.as_ref().map(|(.., after)| *after));
         loop {
             let strike = tokio::select! {
                 biased;
@@ -218,9 +238,16 @@ impl Life {
                 Some((number, report)) = self.processes.next_end() => Strike::End(number, report),
                 () = sleep_until(spot_at) => Strike::Spot,
                 () = sleep_until(memory_at) => Strike::OutOfMemory,
+                () = sleep_until(kill_at) => Strike::Kill,
+                () = sleep_until(stop_at) => Strike::Fault,
             };
             match strike {
                 Strike::Stop => {}
+                Strike::Fault => {
+                    if let Some((_, code, reason, _)) = stop {
+                        self.fail(0, StopCause { code, reason });
+                    }
+                }
                 Strike::End(number, report) => {
                     if !self.record_end(number, report) {
                         continue;
@@ -228,12 +255,10 @@ impl Life {
                     self.order_stop(essential_exited());
                 }
                 Strike::Spot => {
-                    self.order_stop(StopCause::new(
-                        "SpotInterruption",
-                        "Your Spot Task was interrupted.",
-                    ));
+                    let Some((_, notice, code)) = spot else { return };
+                    self.order_stop(StopCause::new(&code, "Your Spot Task was interrupted."));
                     self.processes.terminate().await;
-                    let notice = spot.map_or(Duration::ZERO, |(_, notice)| notice);
+                    let notice = self.service.clock.real(notice);
                     // Until the notice is over the task stays RUNNING, with SIGTERM as its only sign.
                     if timeout_at(Instant::now() + notice, self.await_ends()).await.is_err() {
                         self.processes.kill();
@@ -241,8 +266,12 @@ impl Life {
                 }
                 Strike::OutOfMemory => {
                     let container = self.started.first().copied().unwrap_or(0);
-                    let reason = "OutOfMemoryError: Container killed due to memory usage";
-                    self.change(|task| task.set_container_reason(container, reason));
+                    self.change(|task| task.set_container_reason(container, OUT_OF_MEMORY));
+                    self.processes.kill();
+                    self.await_ends().await;
+                    self.order_stop(essential_exited());
+                }
+                Strike::Kill => {
                     self.processes.kill();
                     self.await_ends().await;
                     self.order_stop(essential_exited());
@@ -250,6 +279,11 @@ impl Life {
             }
             return;
         }
+    }
+
+    /// How long the task stays in `status`.
+    fn delay(&self, status: Status) -> Duration {
+        self.service.clock.real(self.service.pace.of(self.ordinal, status))
     }
 
     async fn await_ends(&mut self) {
@@ -277,7 +311,9 @@ impl Life {
     }
 
     /// Tells the task to stop; a container's reason says so too, as on ECS, when the task never started.
-    fn fail(&self, container: usize, cause: StopCause) {
+    fn fail(&self, container: usize, mut cause: StopCause) {
+        let filled = self.service.with_task(&self.id, |task| task.fill(&cause.reason));
+        cause.reason = filled.unwrap_or(cause.reason);
         if cause.code == "TaskFailedToStart" {
             self.change(|task| task.set_container_reason(container, &cause.reason));
         }
@@ -343,6 +379,9 @@ enum Strike {
     End(usize, Report),
     Spot,
     OutOfMemory,
+    Kill,
+    /// The scripted stop of a running task.
+    Fault,
 }
 
 /// Waits for `true`. A sender that is gone never sends it, and its receiver has nothing to wait for.

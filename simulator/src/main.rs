@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use pointsman_simulator::{Options, Simulator, World};
+use pointsman_simulator::{Options, Scenario, Simulator, World};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -24,6 +25,9 @@ struct Arguments {
     /// The world file (JSON): account, clusters, networks, roles, task definitions, images, faults.
     #[arg(long, value_name = "FILE", required = true)]
     world: Option<PathBuf>,
+    /// How the run goes (TOML): faults and capacity over time, latencies, quotas, speed of time.
+    #[arg(long, value_name = "FILE")]
+    scenario: Option<PathBuf>,
     /// Where the ledger, the requests, the logs and the tasks' directories go.
     #[arg(long, value_name = "DIR", required = true)]
     directory: Option<PathBuf>,
@@ -79,7 +83,14 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let (Some(world), Some(directory)) = (arguments.world, arguments.directory) else {
         return Err("`--world` and `--directory` are required".into());
     };
-    let world = World::read(&world)?;
+    let mut world = World::read(&world)?;
+    let scenario = arguments.scenario.as_deref().map(Scenario::read).transpose()?;
+    let mut hello = serde_json::Map::new();
+    if let Some(scenario) = scenario {
+        hello.insert("scenario".to_owned(), scenario.summary().into());
+        world = scenario.over(world)?;
+    }
+    raise_open_files();
     let own = std::env::current_exe()?;
     let agent = arguments.agent.unwrap_or_else(|| own.with_file_name("pointsman-agent"));
     // A relative path would be looked up in the task's directory.
@@ -99,7 +110,8 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let simulator = Simulator::start(world, options).await?;
         let mut stdout = std::io::stdout().lock();
-        writeln!(stdout, "{}", serde_json::json!({"endpoint": simulator.endpoint()}))?;
+        hello.insert("endpoint".to_owned(), simulator.endpoint().into());
+        writeln!(stdout, "{}", serde_json::Value::Object(hello))?;
         stdout.flush()?;
         drop(stdout);
         tokio::select! {
@@ -110,6 +122,13 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         simulator.end().await;
         Ok(())
     })
+}
+
+/// A thousand tasks need several thousand pipes and connections, more than the usual soft limit of 1,024.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where that is refused, the limit that there is has to do.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// Resolves when stdin is at its end: the parent is gone, or wants the simulator gone.

@@ -1,12 +1,12 @@
 //! The operations: from a request's JSON to an answer's.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::account::{Account, Cluster};
+use crate::account::{Account, Cluster, Granted};
 use crate::description;
 use crate::faults::Target;
 use crate::instances;
@@ -25,8 +25,10 @@ use crate::tags;
 use crate::task::{StopCause, Task, random_id};
 use crate::validation::{self, Plan};
 
-/// `failures[].reason` of RunTask when there is nothing to run on.
-const NO_CAPACITY: &str = "Capacity is unavailable at this time. Please try again later or in a different availability zone";
+/// How long a client token is known at most (API reference, "Ensuring idempotency").
+const TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// How long a task is described after it has stopped, and its client token known: ECS says at least an hour.
+const MEMORY: Duration = Duration::from_secs(3600);
 
 /// Performs `operation`. Errors are in the ledger when this returns.
 pub(crate) fn perform(
@@ -54,9 +56,9 @@ fn dispatch(service: &Arc<Service>, operation: &str, body: &[u8]) -> Result<Valu
     service.admit(operation, &target)?;
     match operation {
         "RunTask" => run_task(service, request, &target),
-        "DescribeTasks" => describe_tasks(&service.account(), &parse(request)?),
+        "DescribeTasks" => describe_tasks(service, &service.account(), &parse(request)?),
         "StopTask" => stop_task(service, parse(request)?),
-        "ListTasks" => list_tasks(&service.account(), &parse(request)?),
+        "ListTasks" => list_tasks(service, &service.account(), &parse(request)?),
         "RegisterTaskDefinition" => {
             register_task_definition(&mut service.account(), parse(request)?)
         }
@@ -89,30 +91,36 @@ fn run_task(service: &Arc<Service>, request: Value, target: &Target) -> Result<V
     let account = &mut *guard;
     let plan = validation::check(account, &request, overrides_length)?;
     let token = request.client_token.clone().map(|token| (plan.cluster.clone(), token));
-    if let Some((known, ids)) = token.as_ref().and_then(|token| account.client_tokens.get(token)) {
-        let tasks: Vec<&Task> = ids.iter().filter_map(|id| account.tasks.get(id)).collect();
-        if *known != request {
-            let message =
-                "The request uses the same client token as a previous, but non-identical request.";
-            return Err(ApiError {
-                resource_ids: tasks.iter().map(|task| task.arn.clone()).collect(),
-                ..ApiError::new("ConflictException", message)
-            });
-        }
-        for task in &tasks {
-            service.ledger.write(Event::RunTask(Box::new(entry(task, &request, &plan, true))));
-        }
-        let tasks: Vec<Value> =
-            tasks.iter().map(|task| description::task(&account.names, task, true)).collect();
-        return Ok(json!({"tasks": tasks, "failures": []}));
+    if let Some(token) = &token
+        && let Some(granted) = account.client_tokens.get(token)
+        && !is_expired(service, account, granted)
+    {
+        return repeat(service, account, granted, &request, &plan);
     }
-    if account.faults.no_capacity(target) {
+    let scene = service.clock.scene();
+    let loads = plan.loads();
+    let refused = account
+        .faults
+        .no_capacity(target, scene)
+        .or_else(|| account.capacity.refuses(&loads, &account.running(), scene).map(str::to_owned));
+    if let Some(reason) = refused {
+        let answer = json!({"tasks": [], "failures": [{"reason": reason}]});
         service.ledger.write(Event::NoCapacity {
             cluster: plan.cluster.clone(),
             client_token: request.client_token.clone(),
-            reason: NO_CAPACITY.to_owned(),
+            reason,
         });
-        return Ok(json!({"tasks": [], "failures": [{"reason": NO_CAPACITY}]}));
+        return Ok(answer);
+    }
+    let n_spot = loads.iter().filter(|load| load.is_spot()).count();
+    let now = service.clock.now();
+    if plan.launch_type == "FARGATE"
+        && [(true, n_spot), (false, loads.len() - n_spot)]
+            .into_iter()
+            .any(|(spot, n)| n > 0 && !account.throttle.launches(spot, n, now))
+    {
+        account.calls.entry("RunTask".to_owned()).or_default().throttled += 1;
+        return Err(ApiError::throttled());
     }
     let mut lives = service.lives();
     if service.is_ending() {
@@ -125,8 +133,9 @@ fn run_task(service: &Arc<Service>, request: Value, target: &Target) -> Result<V
     for provider in &plan.capacity_providers {
         let id = random_id();
         let arn = account.names.task_arn(&plan.cluster, &id);
-        let fate = account.faults.fate(target);
-        let task = Task::new(id.clone(), arn, &request, &plan, provider.clone(), fate);
+        let fate = account.faults.fate(target, scene);
+        let ordinal = account.tasks.len() as u64;
+        let task = Task::new(id.clone(), arn, &request, &plan, provider.clone(), fate, ordinal);
         service.ledger.write(Event::RunTask(Box::new(entry(&task, &request, &plan, false))));
         service.ledger.write(Event::State { task: task.arn.clone(), status: task.status });
         tasks.push(description::task(&account.names, &task, true));
@@ -135,9 +144,62 @@ fn run_task(service: &Arc<Service>, request: Value, target: &Target) -> Result<V
         ids.push(id);
     }
     if let Some(token) = token {
-        account.client_tokens.insert(token, (request, ids));
+        account.client_tokens.insert(token, Granted { request, ids, at: Instant::now() });
     }
     Ok(json!({"tasks": tasks, "failures": []}))
+}
+
+/// A token lives for 24 hours, or until its tasks have been stopped for an hour.
+fn is_expired(service: &Service, account: &Account, granted: &Granted) -> bool {
+    let forgotten = |id: &String| {
+        let gone = account.tasks.get(id).and_then(|task| task.gone);
+        gone.is_some_and(|gone| service.clock.since(gone) >= MEMORY)
+    };
+    service.clock.since(granted.at) >= TOKEN_LIFE || granted.ids.iter().all(forgotten)
+}
+
+/// The answer to a token that is known: its tasks, or a conflict when something else was asked for.
+fn repeat(
+    service: &Service,
+    account: &Account,
+    granted: &Granted,
+    request: &RunTask,
+    plan: &Plan,
+) -> Result<Value, ApiError> {
+    let tasks: Vec<&Task> = granted.ids.iter().filter_map(|id| account.tasks.get(id)).collect();
+    if granted.request != *request {
+        let message =
+            "The request uses the same client token as a previous, but non-identical request.";
+        return Err(ApiError {
+            resource_ids: tasks.iter().map(|task| task.arn.clone()).collect(),
+            ..ApiError::new("ConflictException", message)
+        });
+    }
+    for task in &tasks {
+        service.ledger.write(Event::RunTask(Box::new(entry(task, request, plan, true))));
+    }
+    // Of a task that has stopped a repeated answer has only the name and the statuses.
+    let describe = |task: &&Task| match task.gone {
+        None => description::task(&account.names, task, true),
+        Some(_) => json!({
+            "taskArn": task.arn,
+            "lastStatus": task.status,
+            "desiredStatus": task.desired_status(),
+        }),
+    };
+    Ok(json!({"tasks": tasks.iter().map(describe).collect::<Vec<_>>(), "failures": []}))
+}
+
+/// Whether DescribeTasks knows the task.
+fn is_described(service: &Service, task: &Task) -> bool {
+    let hidden = Duration::from_millis(service.consistency.describe);
+    is_there(service, task, hidden)
+}
+
+fn is_there(service: &Service, task: &Task, hidden: Duration) -> bool {
+    let hidden = hidden.max(task.fate.missing.unwrap_or_default());
+    service.clock.since(task.created) >= hidden
+        && task.gone.is_none_or(|gone| service.clock.since(gone) < MEMORY)
 }
 
 fn entry(task: &Task, request: &RunTask, plan: &Plan, repeated: bool) -> ledger::RunTask {
@@ -172,7 +234,11 @@ fn task_id<'a>(
     Ok(id)
 }
 
-fn describe_tasks(account: &Account, request: &DescribeTasks) -> Result<Value, ApiError> {
+fn describe_tasks(
+    service: &Service,
+    account: &Account,
+    request: &DescribeTasks,
+) -> Result<Value, ApiError> {
     let cluster = account.cluster(request.cluster.as_deref())?;
     if request.tasks.is_empty() {
         return Err(ApiError::invalid_parameter("Tasks cannot be empty."));
@@ -185,9 +251,7 @@ fn describe_tasks(account: &Account, request: &DescribeTasks) -> Result<Value, A
     let (mut tasks, mut failures) = (Vec::new(), Vec::new());
     for name in &request.tasks {
         let found = task_id(account, name, &cluster.name)?.and_then(|id| account.tasks.get(id));
-        match found
-            .filter(|task| task.cluster == cluster.name && task.visible_from <= Instant::now())
-        {
+        match found.filter(|task| task.cluster == cluster.name && is_described(service, task)) {
             Some(task) => tasks.push(description::task(&account.names, task, with_tags)),
             None => {
                 let arn = match name.starts_with("arn:") {
@@ -228,7 +292,11 @@ fn stop_task(service: &Service, request: StopTask) -> Result<Value, ApiError> {
     Ok(json!({"task": description::task(&account.names, task, true)}))
 }
 
-fn list_tasks(account: &Account, request: &ListTasks) -> Result<Value, ApiError> {
+fn list_tasks(
+    service: &Service,
+    account: &Account,
+    request: &ListTasks,
+) -> Result<Value, ApiError> {
     let cluster = account.cluster(request.cluster.as_deref())?;
     let others = [
         &request.container_instance,
@@ -264,13 +332,17 @@ fn list_tasks(account: &Account, request: &ListTasks) -> Result<Value, ApiError>
             token.parse().map_err(|_| ApiError::invalid_parameter("Invalid token provided."))?
         }
     };
+    let lag = Duration::from_millis(service.consistency.list);
     let wanted = |task: &&Task| {
+        let stops = |told: Instant| {
+            if service.clock.since(told) >= lag { Status::Stopped } else { Status::Running }
+        };
         let equal = |filter: &Option<String>, value: Option<&str>| {
             filter.is_none() || filter.as_deref() == value
         };
         task.cluster == cluster.name
-            && task.visible_from <= Instant::now()
-            && task.desired_status() == desired
+            && is_there(service, task, lag)
+            && task.told_to_stop.map_or(Status::Running, stops) == desired
             && equal(&request.started_by, task.started_by.as_deref())
             && equal(&request.family, Some(task.revision.definition.family.as_str()))
             && equal(&request.launch_type, Some(task.launch_type))

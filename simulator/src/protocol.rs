@@ -45,6 +45,11 @@ impl ApiError {
         Self::new("ClusterNotFoundException", "Cluster not found.")
     }
 
+    /// A bucket is empty.
+    pub(crate) fn throttled() -> Self {
+        Self::new("ThrottlingException", "Rate exceeded")
+    }
+
     pub(crate) fn server(message: impl Into<String>) -> Self {
         Self { status: 500, ..Self::new("ServerException", message) }
     }

@@ -12,6 +12,7 @@ use axum::routing::{get, post};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::capacity::Rule;
 use crate::faults::Fault;
 use crate::operations;
 use crate::protocol::{self, ApiError};
@@ -26,6 +27,8 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
         .route("/", post(call))
         .route("/simulator/ledger", get(ledger))
         .route("/simulator/faults", get(list_faults).post(add_fault).delete(clear_faults))
+        .route("/simulator/capacity", get(list_capacity).post(set_capacity).delete(clear_capacity))
+        .route("/simulator/calls", get(calls))
         .route("/simulator/tasks/{id}/stop", post(stop_from_outside))
         .with_state(service)
 }
@@ -78,6 +81,38 @@ async fn add_fault(State(service): State<Arc<Service>>, body: Bytes) -> Response
 async fn clear_faults(State(service): State<Arc<Service>>) -> StatusCode {
     service.account().faults.clear();
     StatusCode::NO_CONTENT
+}
+
+async fn list_capacity(State(service): State<Arc<Service>>) -> Json<Value> {
+    let account = service.account();
+    Json(json!(account.capacity.in_force(service.clock.scene())))
+}
+
+/// Sets it from now on, whatever the scenario has planned for the same launches.
+async fn set_capacity(State(service): State<Arc<Service>>, body: Bytes) -> Response {
+    let rule = serde_json::from_slice::<Rule>(&body).map_err(|error| error.to_string());
+    let checked = rule.and_then(|rule| rule.check().map(|()| rule));
+    match checked {
+        Ok(rule) if rule.from_ms > 0 => {
+            let words = "`from_ms` is for the world; what is set here begins at once";
+            (StatusCode::BAD_REQUEST, words).into_response()
+        }
+        Ok(rule) => {
+            service.account().capacity.set(rule);
+            StatusCode::NO_CONTENT.into_response()
+        }
+        Err(error) => (StatusCode::BAD_REQUEST, error).into_response(),
+    }
+}
+
+async fn clear_capacity(State(service): State<Arc<Service>>) -> StatusCode {
+    service.account().capacity.clear();
+    StatusCode::NO_CONTENT
+}
+
+async fn calls(State(service): State<Arc<Service>>) -> Json<Value> {
+    let account = service.account();
+    Json(json!(account.calls))
 }
 
 #[derive(Deserialize)]

@@ -11,12 +11,14 @@ use tokio::task::JoinSet;
 use crate::account::Account;
 use crate::addresses::Addresses;
 use crate::arrivals::Arrivals;
+use crate::clock::Clock;
 use crate::faults::Target;
+use crate::latency::Pace;
 use crate::ledger::LedgerFile;
 use crate::processes::Programs;
 use crate::protocol::ApiError;
 use crate::task::Task;
-use crate::world::{Delays, Image, World};
+use crate::world::{Consistency, Image, World};
 
 /// One simulated ECS.
 #[derive(Debug)]
@@ -28,8 +30,12 @@ pub(crate) struct Service {
     pub(crate) addresses: Addresses,
     pub(crate) programs: Programs,
     pub(crate) images: BTreeMap<String, Image>,
-    pub(crate) delays: Delays,
+    pub(crate) clock: Clock,
+    pub(crate) pace: Pace,
+    pub(crate) consistency: Consistency,
+    /// In real time.
     pub(crate) stop_timeout: Duration,
+    pub(crate) probe_servers: bool,
     pub(crate) keep_directories: bool,
     directory: PathBuf,
     /// Becomes `true` when the simulator ends.
@@ -49,6 +55,7 @@ impl Service {
         std::fs::create_dir_all(directory.join("tasks"))?;
         std::fs::create_dir_all(directory.join("logs"))?;
         let ledger_path = directory.join("ledger.jsonl");
+        let clock = Clock::new(world.time_scale);
         Ok(Self {
             account: Mutex::new(account),
             ledger: LedgerFile::open(&ledger_path)?,
@@ -56,9 +63,12 @@ impl Service {
             arrivals: Arrivals::open(&directory.join("requests.jsonl"))?,
             addresses: Addresses::new(),
             programs,
+            pace: world.pace(),
             images: world.images,
-            delays: world.delays_ms,
-            stop_timeout: Duration::from_millis(world.stop_timeout_ms),
+            consistency: world.consistency_ms,
+            stop_timeout: clock.real(Duration::from_millis(world.stop_timeout_ms)),
+            clock,
+            probe_servers: world.probe_servers,
             keep_directories: world.keep_directories,
             directory,
             ending: watch::Sender::new(false),
@@ -76,9 +86,23 @@ impl Service {
         self.account().tasks.get_mut(id).map(act)
     }
 
-    /// Where every call has to pass before it is looked at: the scripted errors, and the place of AWS's throttling.
+    /// Where every call has to pass before it is looked at: AWS's throttling, and the scripted errors.
     pub(crate) fn admit(&self, operation: &str, target: &Target) -> Result<(), ApiError> {
-        match self.account().faults.api_error(operation, target) {
+        if operation == "RunTask" {
+            self.clock.open();
+        }
+        let provider = target.capacity_provider.as_deref();
+        let fargate = provider.is_some_and(|provider| provider.starts_with("FARGATE"));
+        let mut guard = self.account();
+        let account = &mut *guard;
+        let admitted = account.throttle.admits(operation, fargate, self.clock.now());
+        let calls = account.calls.entry(operation.to_owned()).or_default();
+        calls.calls += 1;
+        if !admitted {
+            calls.throttled += 1;
+            return Err(ApiError::throttled());
+        }
+        match account.faults.api_error(operation, target, self.clock.scene()) {
             None => Ok(()),
             Some((status, code, message)) => {
                 Err(ApiError { status, ..ApiError::new(&code, message) })

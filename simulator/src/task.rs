@@ -7,7 +7,9 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 use crate::account::{Revision, now};
-use crate::faults::Fate;
+use crate::capacity::Load;
+use crate::failures;
+use crate::faults::{Fate, Target};
 use crate::lifecycle::Status;
 use crate::model::{ContainerDefinition, Tag, TaskOverride};
 use crate::requests::RunTask;
@@ -36,8 +38,13 @@ pub(crate) struct Task {
     pub(crate) enable_execute_command: bool,
     pub(crate) overrides: TaskOverride,
     pub(crate) fate: Fate,
-    /// When calls begin to know the task.
-    pub(crate) visible_from: Instant,
+    /// Its place in the order of all tasks.
+    pub(crate) ordinal: u64,
+    pub(crate) created: Instant,
+    /// When it was told to stop.
+    pub(crate) told_to_stop: Option<Instant>,
+    /// When it had stopped.
+    pub(crate) gone: Option<Instant>,
     pub(crate) status: Status,
     pub(crate) stop: Option<StopCause>,
     pub(crate) times: Times,
@@ -99,6 +106,7 @@ impl Task {
         plan: &Plan,
         capacity_provider: Option<String>,
         fate: Fate,
+        ordinal: u64,
     ) -> Self {
         let family = &plan.revision.definition.family;
         let container = |definition: &ContainerDefinition| Container {
@@ -125,8 +133,11 @@ impl Task {
             group: request.group.clone().unwrap_or_else(|| format!("family:{family}")),
             enable_execute_command: request.enable_execute_command,
             overrides: request.overrides.clone().unwrap_or_default(),
-            visible_from: Instant::now() + fate.missing.unwrap_or_default(),
             fate,
+            ordinal,
+            created: Instant::now(),
+            told_to_stop: None,
+            gone: None,
             status: Status::Provisioning,
             stop: None,
             times: Times { created: now(), ..Times::default() },
@@ -154,7 +165,10 @@ impl Task {
             Status::Pending => (self.times.connected, self.times.pull_started) = (time, time),
             Status::Activating => self.times.pull_stopped = time,
             Status::Running => self.times.started = time,
-            Status::Stopped => self.times.stopped = time,
+            Status::Stopped => {
+                self.times.stopped = time;
+                self.gone = Some(Instant::now());
+            }
             Status::Provisioning
             | Status::Deactivating
             | Status::Stopping
@@ -170,9 +184,31 @@ impl Task {
         }
         self.stop = Some(cause);
         self.times.stopping = Some(now());
+        self.told_to_stop = Some(Instant::now());
         self.version += 1;
         self.stopping.send_replace(true);
         true
+    }
+
+    /// What the task takes of the account's capacity.
+    pub(crate) fn load(&self) -> Load {
+        let provider =
+            self.capacity_provider.clone().unwrap_or_else(|| self.launch_type.to_owned());
+        let target = Target {
+            cluster: Some(self.cluster.clone()),
+            family: Some(self.revision.definition.family.clone()),
+            capacity_provider: Some(provider),
+            subnet: Some(self.subnet.clone()),
+        };
+        Load { target, cpu: self.cpu.unwrap_or_default() }
+    }
+
+    /// A reason with the task's own words in it.
+    pub(crate) fn fill(&self, reason: &str) -> String {
+        let image = self.containers.first().map_or("", |container| container.image.as_str());
+        let platform = self.revision.definition.runtime_platform.as_ref();
+        let architecture = platform.and_then(|platform| platform.cpu_architecture.as_deref());
+        failures::fill(reason, image, architecture == Some("ARM64"), &self.subnet)
     }
 
     /// Becomes `true` when the task is told to stop.

@@ -5,7 +5,9 @@
 use std::sync::Arc;
 
 use crate::account::{Account, Cluster, Revision};
+use crate::capacity::Load;
 use crate::definitions;
+use crate::faults::Target;
 use crate::instances;
 use crate::model::{AwsVpcConfiguration, CapacityProviderStrategyItem, Tag, TaskOverride, Volume};
 use crate::names;
@@ -36,6 +38,23 @@ pub(crate) struct Plan {
     pub(crate) subnets: Vec<String>,
     /// All that the task gets.
     pub(crate) tags: Vec<Tag>,
+}
+
+impl Plan {
+    /// What each of its tasks takes of the account's capacity.
+    pub(crate) fn loads(&self) -> Vec<Load> {
+        let load = |provider: &Option<String>| {
+            let provider = provider.clone().unwrap_or_else(|| self.launch_type.to_owned());
+            let target = Target {
+                cluster: Some(self.cluster.clone()),
+                family: Some(self.revision.definition.family.clone()),
+                capacity_provider: Some(provider),
+                subnet: Some(self.subnet.clone()),
+            };
+            Load { target, cpu: self.cpu.unwrap_or_default() }
+        };
+        self.capacity_providers.iter().map(load).collect()
+    }
 }
 
 /// Checks a request against the account. `overrides_length` is in characters of JSON.

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::faults::Fault;
-use crate::lifecycle::Status;
+use crate::capacity::{Quotas, Rule};
+use crate::faults::{Fault, Matches};
+use crate::latency::{self, Delays, Latencies, Pace};
 use crate::model::TaskDefinition;
 use crate::names;
+
+/// What `time_scale` may be: a task that takes a minute may take a second, or an hour.
+pub(crate) const TIME_SCALES: std::ops::RangeInclusive<f64> = 0.01..=10_000.0;
 
 /// What exists when the simulator starts.
 #[derive(Debug, Clone, Deserialize)]
@@ -38,6 +41,29 @@ pub struct World {
     pub(crate) keep_directories: bool,
     #[serde(default)]
     pub(crate) faults: Vec<Fault>,
+    /// How many simulated seconds a real one has.
+    #[serde(default = "one")]
+    pub(crate) time_scale: f64,
+    /// Of all chance.
+    #[serde(default)]
+    pub(crate) seed: u64,
+    /// Whether AWS's token buckets are enforced.
+    #[serde(default = "yes")]
+    pub(crate) throttling: bool,
+    #[serde(default)]
+    pub(crate) latencies: Latencies,
+    /// Samples to draw delays from, by state.
+    #[serde(default)]
+    pub(crate) samples_ms: BTreeMap<String, Vec<u64>>,
+    #[serde(default)]
+    pub(crate) consistency_ms: Consistency,
+    #[serde(default)]
+    pub(crate) quotas: Quotas,
+    #[serde(default)]
+    pub(crate) capacity: Vec<Rule>,
+    /// Whether each server is tried until it answers, for the ledger.
+    #[serde(default)]
+    pub(crate) probe_servers: bool,
     /// With any, the account is another than the caller's: it answers only to sessions of these roles. Without,
     /// any role can be taken, and none has to be.
     #[serde(default)]
@@ -91,44 +117,22 @@ pub(crate) enum Server {
     None,
 }
 
-/// How long a task stays in each state, in milliseconds. RUNNING has no delay of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+/// For how long calls do not see what has happened, in milliseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct Delays {
-    provisioning: u64,
-    pending: u64,
-    activating: u64,
-    deactivating: u64,
-    stopping: u64,
-    deprovisioning: u64,
+pub(crate) struct Consistency {
+    /// DescribeTasks answers MISSING for so long after RunTask.
+    pub(crate) describe: u64,
+    /// ListTasks lags behind so far, with tasks that start and with tasks that stop.
+    pub(crate) list: u64,
 }
 
-impl Default for Delays {
-    fn default() -> Self {
-        Self {
-            provisioning: 30,
-            pending: 30,
-            activating: 10,
-            deactivating: 0,
-            stopping: 10,
-            deprovisioning: 10,
-        }
-    }
+fn one() -> f64 {
+    1.0
 }
 
-impl Delays {
-    /// How long a task stays in `status`.
-    pub(crate) fn of(&self, status: Status) -> Duration {
-        Duration::from_millis(match status {
-            Status::Provisioning => self.provisioning,
-            Status::Pending => self.pending,
-            Status::Activating => self.activating,
-            Status::Running | Status::Stopped => 0,
-            Status::Deactivating => self.deactivating,
-            Status::Stopping => self.stopping,
-            Status::Deprovisioning => self.deprovisioning,
-        })
-    }
+fn yes() -> bool {
+    true
 }
 
 fn stop_timeout_ms() -> u64 {
@@ -209,7 +213,64 @@ impl World {
                 return Err(format!("role `{role}` is not an IAM role's ARN"));
             }
         }
+        if !TIME_SCALES.contains(&self.time_scale) {
+            return Err(format!(
+                "`time_scale` is {}, expected {} to {}",
+                self.time_scale,
+                TIME_SCALES.start(),
+                TIME_SCALES.end()
+            ));
+        }
+        for (name, samples) in &self.samples_ms {
+            if latency::state(name).is_none() {
+                let known = latency::state_names();
+                return Err(format!("`samples_ms` has `{name}`, but its states are {known}"));
+            }
+            if samples.is_empty() {
+                return Err(format!("`samples_ms` has no sample for `{name}`"));
+            }
+        }
+        self.quotas.check().map_err(|error| format!("`quotas`: {error}"))?;
+        for rule in &self.capacity {
+            rule.check().map_err(|error| format!("`capacity`: {error}"))?;
+        }
+        for fault in &self.faults {
+            fault.check().map_err(|error| format!("`faults`: {error}"))?;
+        }
         Ok(())
+    }
+
+    /// What of `matches` there is not, so that nothing would ever match.
+    pub(crate) fn unknown(&self, matches: &Matches) -> Option<String> {
+        let is_provider = |name: &str| {
+            let own =
+                |cluster: &WorldCluster| cluster.capacity_providers.iter().any(|one| one == name);
+            name == "FARGATE" || self.clusters.iter().any(own)
+        };
+        let unknown = |field: &str, name: &Option<String>, known: &dyn Fn(&str) -> bool| {
+            let name = name.as_deref().filter(|name| !known(name))?;
+            Some(format!("there is no {field} `{name}`"))
+        };
+        let cluster = |name: &str| self.clusters.iter().any(|cluster| cluster.name == name);
+        let family = |name: &str| self.task_definitions.iter().any(|one| one.family == name);
+        let subnet = |name: &str| self.subnets.iter().any(|one| one == name);
+        unknown("cluster", &matches.cluster, &cluster)
+            .or_else(|| unknown("family", &matches.family, &family))
+            .or_else(|| unknown("capacity provider", &matches.capacity_provider, &is_provider))
+            .or_else(|| unknown("subnet", &matches.subnet, &subnet))
+    }
+
+    /// How long tasks take.
+    pub(crate) fn pace(&self) -> Pace {
+        let samples = self.samples_ms.iter();
+        Pace {
+            seed: self.seed,
+            delays: self.delays_ms,
+            latencies: self.latencies,
+            samples: samples
+                .filter_map(|(name, list)| Some((latency::state(name)?, list.clone())))
+                .collect(),
+        }
     }
 }
 
@@ -224,6 +285,10 @@ mod tests {
             words = format!("{words}: {cause}");
         }
         words
+    }
+
+    fn with(field: &str) -> String {
+        format!(r#"{{"account":"123456789012","region":"eu-west-1","clusters":[],{field}}}"#)
     }
 
     #[test]
@@ -258,6 +323,16 @@ mod tests {
             (
                 r#"{"account":"123456789012","region":"eu-west-1","clusters":[],"faults":[{"fault":{"kind":"nothing"}}]}"#,
                 "unknown variant `nothing`",
+            ),
+            (&with(r#""time_scale":0"#), "`time_scale` is 0"),
+            (&with(r#""samples_ms":{"running":[1]}"#), "its states are `provisioning`"),
+            (&with(r#""samples_ms":{"pending":[]}"#), "no sample for `pending`"),
+            (&with(r#""quotas":{"spot_vcpus":-1}"#), "`spot_vcpus` is -1"),
+            (&with(r#""capacity":[{"tasks":1,"vcpus":1}]"#), "not in both"),
+            (&with(r#""latencies":"real""#), "unknown variant `real`"),
+            (
+                &with(r#""faults":[{"fault":{"kind":"failure","name":"x"}}]"#),
+                "there is no failure `x`",
             ),
         ];
         for (text, expected) in table {

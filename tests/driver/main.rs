@@ -15,6 +15,7 @@ mod losses;
 mod prepare;
 mod rehearsal;
 mod run;
+mod scenario;
 mod settings;
 mod signals;
 mod support;

@@ -9,12 +9,12 @@ use tempfile::TempDir;
 
 use crate::support::house::{DRIVER, built};
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
 /// The example's settings with the digests of what was built, as `make demo` pins them.
-fn pinned(example: &str) -> TempDir {
+pub(crate) fn pinned(example: &str) -> TempDir {
     let directory = TempDir::with_prefix_in("rehearsal-", env!("CARGO_TARGET_TMPDIR")).unwrap();
     let pinned = Command::new(root().join("scripts/pin"))
         .arg(root().join("examples").join(example).join("pointsman.toml"))
@@ -26,7 +26,11 @@ fn pinned(example: &str) -> TempDir {
     directory
 }
 
-fn rehearse(directory: &Path, pipeline: &Path, arguments: &[&str]) -> std::process::Output {
+pub(crate) fn rehearse(
+    directory: &Path,
+    pipeline: &Path,
+    arguments: &[&str],
+) -> std::process::Output {
     Command::new(DRIVER)
         .arg("--config")
         .arg(directory.join("pointsman.toml"))

@@ -41,6 +41,9 @@ pub(super) struct Arguments {
     /// Starts tasks on the clusters of the settings instead of simulated ones; they cost money
     #[arg(long)]
     as_configured: bool,
+    /// How the run goes on the simulated ECS (TOML): faults and capacity over time, latencies, speed of time
+    #[arg(long, value_name = "FILE", conflicts_with = "as_configured")]
+    scenario: Option<PathBuf>,
     /// How the report is written
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -99,6 +102,7 @@ fn play(global: &Global, arguments: Arguments) -> Result<bool, Failure> {
         state_directory,
         concurrent: arguments.concurrent,
         backend: if arguments.as_configured { Backend::AsConfigured } else { Backend::Simulator },
+        scenario: arguments.scenario,
         only: arguments.jobs,
         repository: arguments.repository,
         variables: arguments

@@ -46,6 +46,14 @@ pub enum SimulatorError {
         /// The reason.
         source: io::Error,
     },
+    /// It does not play the scenario; its log says what is wrong with it.
+    #[error("cannot play the scenario {}: {log}", .path.display())]
+    Scenario {
+        /// As given.
+        path: PathBuf,
+        /// Its stderr.
+        log: String,
+    },
     /// It did not say where it listens.
     #[error(
         "the simulator did not say where it listens (first line `{said}`); its log says: {log}"
@@ -73,20 +81,25 @@ pub(super) struct Simulator {
     /// The simulator ends at its end of file, also when we are killed.
     stdin: Option<ChildStdin>,
     endpoint: String,
+    scenario: Option<String>,
     directory: PathBuf,
 }
 
 #[derive(Deserialize)]
 struct Hello {
     endpoint: String,
+    /// What the scenario is about.
+    #[serde(default)]
+    scenario: Option<String>,
 }
 
 impl Simulator {
-    /// Starts the one beside `driver`, in `directory`, which must be there.
+    /// Starts the one beside `driver`, in `directory`, which must be there; it plays `scenario`.
     pub(super) fn start(
         driver: &Path,
         directory: &Path,
         settings: &Settings,
+        scenario: Option<&Path>,
         caller: &[(OsString, OsString)],
     ) -> Result<Self, SimulatorError> {
         let beside = driver.parent().unwrap_or(Path::new("."));
@@ -103,6 +116,8 @@ impl Simulator {
         std::fs::write(&world, world::world(settings).to_string()).map_err(failed)?;
         std::fs::write(directory.join(PROFILES), profiles(settings)).map_err(failed)?;
         let log = directory.join("simulator.log");
+        let playing =
+            scenario.map(|path| [OsString::from("--scenario"), path.as_os_str().to_owned()]);
         let mut child = Command::new(&path)
             .env_clear()
             .envs(without_aws(caller))
@@ -112,6 +127,7 @@ impl Simulator {
             .arg(directory)
             .arg("--agent")
             .arg(&agent)
+            .args(playing.into_iter().flatten())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(File::create(&log).map_err(failed)?)
@@ -124,19 +140,34 @@ impl Simulator {
             stdin: child.stdin.take(),
             child,
             endpoint: String::new(),
+            scenario: None,
             directory: directory.to_owned(),
         };
         match serde_json::from_str::<Hello>(&said) {
             Ok(hello) => {
                 simulator.endpoint = hello.endpoint;
+                simulator.scenario = hello.scenario;
                 Ok(simulator)
             }
             Err(_) => {
                 drop(simulator);
                 let log = std::fs::read_to_string(&log).unwrap_or_default();
-                Err(SimulatorError::Silent { said, log: log.trim().to_owned() })
+                let log = log.trim().to_owned();
+                // Whatever else may be wrong, its log says so; a scenario is what a user has written.
+                Err(match scenario {
+                    Some(path) if said.is_empty() && log.contains("scenario") => {
+                        let log = log.trim_start_matches("Error: ").to_owned();
+                        SimulatorError::Scenario { path: path.to_owned(), log }
+                    }
+                    _ => SimulatorError::Silent { said, log },
+                })
             }
         }
+    }
+
+    /// What it plays, in one line.
+    pub(super) fn scenario(&self) -> Option<&str> {
+        self.scenario.as_deref()
     }
 
     /// The environment of the driver.
@@ -159,9 +190,14 @@ impl Simulator {
         let until = Instant::now() + STOPPING;
         loop {
             let path = self.directory.join("ledger.jsonl");
-            let tasks = tasks(&std::fs::read_to_string(path).unwrap_or_default());
-            if tasks.running.is_empty() || Instant::now() >= until {
+            let (tasks, ending) = tasks(&std::fs::read_to_string(path).unwrap_or_default());
+            if tasks.running.is_empty() {
                 return tasks;
+            }
+            if Instant::now() >= until {
+                // In a scenario tasks may take as long to stop as Fargate's do; none of those is left over.
+                let left = tasks.running.into_iter().filter(|task| !ending.contains(task));
+                return Tasks { running: left.collect(), ..tasks };
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -237,14 +273,19 @@ struct LedgerLine {
     task: Option<String>,
 }
 
-fn tasks(ledger: &str) -> Tasks {
+/// The tasks, and the ones that were told to stop.
+fn tasks(ledger: &str) -> (Tasks, BTreeSet<String>) {
     let mut started = BTreeSet::new();
     let mut running = BTreeSet::new();
+    let mut ending = BTreeSet::new();
     for line in ledger.lines().filter_map(|line| serde_json::from_str::<LedgerLine>(line).ok()) {
         match (line.event.as_str(), line.task) {
             ("run-task", Some(task)) => {
                 started.insert(task.clone());
                 running.insert(task);
+            }
+            ("stop-task", Some(task)) => {
+                ending.insert(task);
             }
             ("stopped", Some(task)) => {
                 running.remove(&task);
@@ -252,7 +293,7 @@ fn tasks(ledger: &str) -> Tasks {
             _ => {}
         }
     }
-    Tasks { started: started.len(), running: running.into_iter().collect() }
+    (Tasks { started: started.len(), running: running.into_iter().collect() }, ending)
 }
 
 #[cfg(test)]
@@ -263,9 +304,11 @@ mod tests {
 
     #[test]
     fn the_ledger_tells_what_was_left() {
-        let ledger = "{\"event\":\"run-task\",\"task\":\"a\",\"cluster\":\"c\"}\n{\"event\":\"run-task\",\"task\":\"b\"}\nbroken\n{\"event\":\"no-capacity\"}\n{\"event\":\"stopped\",\"task\":\"a\",\"at\":1}\n";
-        assert_eq!(tasks(ledger), Tasks { started: 2, running: vec!["b".into()] });
-        assert_eq!(tasks(""), Tasks { started: 0, running: vec![] });
+        let ledger = "{\"event\":\"run-task\",\"task\":\"a\",\"cluster\":\"c\"}\n{\"event\":\"run-task\",\"task\":\"b\"}\nbroken\n{\"event\":\"no-capacity\"}\n{\"event\":\"stop-task\",\"task\":\"a\"}\n{\"event\":\"stopped\",\"task\":\"a\",\"at\":1}\n";
+        let (left, ending) = tasks(ledger);
+        assert_eq!(left, Tasks { started: 2, running: vec!["b".into()] });
+        assert_eq!(ending, BTreeSet::from(["a".to_owned()]));
+        assert_eq!(tasks("").0, Tasks { started: 0, running: vec![] });
     }
 
     fn beside(simulator: &str) -> (tempfile::TempDir, PathBuf) {
@@ -283,9 +326,9 @@ mod tests {
     #[test]
     fn a_simulator_is_started_and_ends_with_its_stdin() {
         let script = r#"#!/bin/bash
-[ "$1 $3 $5" = "--world --directory --agent" ] && [ -s "$2" ] && [ -x "$6" ] && [ -z "${AWS_PROFILE:-}" ] || exit 1
+[ "$1 $3 $5 $7 $8" = "--world --directory --agent --scenario /a/slow day.toml" ] && [ -s "$2" ] && [ -x "$6" ] && [ -z "${AWS_PROFILE:-}" ] || exit 1
 echo '{"event":"run-task","task":"a"}' > "$4/ledger.jsonl"
-echo '{"endpoint":"http://127.0.0.1:7"}'
+echo '{"endpoint":"http://127.0.0.1:7","scenario":"a slow day"}'
 ( sleep 0.3; echo '{"event":"stopped","task":"a"}' >> "$4/ledger.jsonl" ) &
 cat > /dev/null
 touch "$4/ended"
@@ -300,7 +343,10 @@ touch "$4/ended"
         let path = std::env::var_os("PATH").unwrap();
         let caller = [("AWS_PROFILE".into(), "mine".into()), ("PATH".into(), path.clone())];
         let driver = root.path().join("pointsman");
-        let simulator = Simulator::start(&driver, &directory, &settings, &caller).unwrap();
+        let scenario = Some(Path::new("/a/slow day.toml"));
+        let simulator =
+            Simulator::start(&driver, &directory, &settings, scenario, &caller).unwrap();
+        assert_eq!(simulator.scenario(), Some("a slow day"));
         let environment = simulator.environment(&caller);
         let value = |key: &str| {
             environment
@@ -325,12 +371,25 @@ touch "$4/ended"
     fn a_simulator_that_fails_shows_its_log() {
         let (root, directory) = beside("#!/bin/bash\necho 'no such world' >&2; exit 1\n");
         let settings = crate::rehearse::tests::settings_with_a_cluster();
-        let error = Simulator::start(&root.path().join("pointsman"), &directory, &settings, &[])
-            .err()
-            .unwrap();
+        let driver = root.path().join("pointsman");
+        let error = Simulator::start(&driver, &directory, &settings, None, &[]).err().unwrap();
         assert_eq!(
             error.to_string(),
             "the simulator did not say where it listens (first line ``); its log says: no such world"
+        );
+    }
+
+    #[test]
+    fn a_scenario_that_is_refused_is_named() {
+        let (root, directory) =
+            beside("#!/bin/bash\necho 'Error: the scenario has mistakes: line 1' >&2; exit 1\n");
+        let settings = crate::rehearse::tests::settings_with_a_cluster();
+        let driver = root.path().join("pointsman");
+        let scenario = Some(Path::new("bad.toml"));
+        let error = Simulator::start(&driver, &directory, &settings, scenario, &[]).err().unwrap();
+        assert_eq!(
+            error.to_string(),
+            "cannot play the scenario bad.toml: the scenario has mistakes: line 1"
         );
     }
 }

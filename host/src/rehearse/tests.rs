@@ -108,6 +108,7 @@ impl Stand {
             state_directory: self.path("state"),
             concurrent: 4,
             backend: Backend::Simulator,
+            scenario: None,
             only: Vec::new(),
             repository: None,
             variables: Vec::new(),

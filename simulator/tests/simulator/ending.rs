@@ -67,7 +67,7 @@ fn a_world_that_cannot_be_is_refused() {
     unknown["colour"] = json!("red");
     for (world, expected) in [
         (bad_definition, "a task definition of the world file is not valid: Family contains"),
-        (bad_fault, "a fault of the world file is not valid: `status` is 200"),
+        (bad_fault, "the world file is not valid: `faults`: `status` is 200"),
         (no_agent, "an image of the world file needs the program `/nowhere/agent`"),
         (unknown, "the world file is not valid: unknown field `colour`"),
     ] {

@@ -4,15 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Simulator, eventually, id, run_task, world};
-
-fn spot() -> Value {
-    let mut request = run_task("ci");
-    request["launchType"] = Value::Null;
-    request["capacityProviderStrategy"] =
-        json!([{"capacityProvider": "FARGATE_SPOT", "weight": 1}]);
-    request
-}
+use crate::support::{Simulator, eventually, id, run_task, spot, world};
 
 #[test]
 fn no_capacity_is_an_answer_without_tasks() {
@@ -23,7 +15,7 @@ fn no_capacity_is_an_answer_without_tasks() {
     for _ in 0..2 {
         let reason = "Capacity is unavailable at this time. Please try again later or in a different availability zone";
         assert_eq!(
-            simulator.ok("RunTask", &spot()),
+            simulator.ok("RunTask", &spot("ci")),
             json!({"tasks": [], "failures": [{"reason": reason}]})
         );
     }
@@ -75,7 +67,7 @@ fn a_spot_interruption_has_a_notice() {
         "match": {"capacity_provider": "FARGATE_SPOT"},
         "fault": {"kind": "spot-interruption", "after_ms": 200, "notice_ms": 1500},
     }));
-    let arn = simulator.run(&spot());
+    let arn = simulator.run(&spot("ci"));
     let noticed = eventually(|| {
         Some(simulator.describe(&arn)).filter(|task| task["desiredStatus"] == "STOPPED")
     });
@@ -171,4 +163,93 @@ fn faults_are_listed_and_cleared() {
     ] {
         assert_eq!(simulator.http("POST", "/simulator/faults", &[], bad).0, 400, "{bad}");
     }
+}
+
+/// A world whose family `ci` is for ARM64.
+fn world_on_arm() -> Value {
+    let mut world = world();
+    world["task_definitions"][0]["runtimePlatform"] =
+        json!({"cpuArchitecture": "ARM64", "operatingSystemFamily": "LINUX"});
+    world
+}
+
+#[test]
+fn failures_have_names_and_the_service_s_words() {
+    let simulator = Simulator::start(&world_on_arm());
+    for (name, code, reason, states) in [
+        (
+            "subnet-full",
+            "TaskFailedToStart",
+            "Unexpected EC2 error while attempting to Create Network Interface with public IP assignment disabled in subnet 'subnet-1': InsufficientFreeAddressesInSubnet",
+            "PROVISIONING DEPROVISIONING STOPPED",
+        ),
+        (
+            "image-architecture",
+            "TaskFailedToStart",
+            "CannotPullContainerError: pull image manifest has been retried 7 time(s): image Manifest does not contain descriptor matching platform 'linux/arm64'",
+            "PROVISIONING PENDING DEPROVISIONING STOPPED",
+        ),
+        (
+            "essential-exited",
+            "EssentialContainerExited",
+            "Essential container in task exited",
+            "PROVISIONING PENDING ACTIVATING RUNNING DEACTIVATING STOPPING DEPROVISIONING STOPPED",
+        ),
+        (
+            "stopped-by-user",
+            "UserInitiated",
+            "Task stopped by user",
+            "PROVISIONING PENDING ACTIVATING RUNNING DEACTIVATING STOPPING DEPROVISIONING STOPPED",
+        ),
+    ] {
+        simulator.fault(&json!({"times": 1, "fault": {"kind": "failure", "name": name}}));
+        let arn = simulator.run(&run_task("ci"));
+        let stopped = simulator.wait_for(&arn, "STOPPED");
+        assert_eq!(stopped["stopCode"], code, "{name}");
+        assert_eq!(stopped["stoppedReason"], reason, "{name}");
+        let says = code == "TaskFailedToStart";
+        assert_eq!(stopped["containers"][0]["reason"] == reason, says, "{name}");
+        assert_eq!(simulator.states(&arn), states, "{name}");
+    }
+}
+
+#[test]
+fn a_killed_container_gives_no_reason() {
+    let simulator = Simulator::start(&world());
+    simulator.fault(&json!({"fault": {"kind": "failure", "name": "killed", "after_ms": 30}}));
+    let arn = simulator.run(&run_task("ci"));
+    let stopped = simulator.wait_for(&arn, "STOPPED");
+    assert_eq!(stopped["stopCode"], "EssentialContainerExited");
+    assert_eq!(stopped["containers"][0]["exitCode"], 137);
+    assert_eq!(stopped["containers"][0]["reason"], Value::Null);
+}
+
+#[test]
+fn a_fault_in_running_waits_for_its_time() {
+    let simulator = Simulator::start(&world());
+    simulator
+        .fault(&json!({"fault": {"kind": "failure", "name": "infrastructure", "after_ms": 400}}));
+    let arn = simulator.run(&run_task("ci"));
+    let stopped = simulator.wait_for(&arn, "STOPPED");
+    assert_eq!(stopped["stopCode"], "InfrastructureHealth");
+    let ran = stopped["stoppingAt"].as_f64().unwrap() - stopped["startedAt"].as_f64().unwrap();
+    assert!(ran >= 0.39, "{ran}");
+}
+
+#[test]
+fn what_has_happened_is_seen_later() {
+    let mut world = world();
+    world["consistency_ms"] = json!({"describe": 400, "list": 1200});
+    let simulator = Simulator::start(&world);
+    let arn = simulator.run(&run_task("ci"));
+    let describe = || simulator.ok("DescribeTasks", &json!({"cluster": "dev", "tasks": [arn]}));
+    let list = || simulator.ok("ListTasks", &json!({"cluster": "dev"}))["taskArns"].clone();
+    assert_eq!(describe()["failures"][0]["reason"], "MISSING");
+    simulator.wait_for(&arn, "RUNNING");
+    assert_eq!(list(), json!([]));
+    eventually(|| Some(()).filter(|()| list() == json!([arn])));
+    simulator.stop(&arn);
+    assert_eq!(describe()["tasks"][0]["desiredStatus"], "STOPPED");
+    assert_eq!(list(), json!([arn]), "ListTasks does not know of the stop yet");
+    eventually(|| Some(()).filter(|()| list() == json!([])));
 }

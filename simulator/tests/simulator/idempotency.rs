@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Simulator, run_task, world};
+use crate::support::{Simulator, eventually, run_task, world};
 
 #[test]
 fn a_repeated_request_answers_the_first_task() {
@@ -54,4 +54,40 @@ fn a_token_is_free_when_nothing_was_started() {
     request["clientToken"] = json!("token");
     assert_eq!(simulator.ok("RunTask", &request)["tasks"], json!([]));
     simulator.run(&request);
+}
+
+#[test]
+fn a_token_is_forgotten_an_hour_after_its_task() {
+    let mut world = world();
+    // An hour takes 900 ms.
+    world["time_scale"] = json!(4000);
+    let simulator = Simulator::start(&world);
+    let mut request = run_task("ci");
+    request["clientToken"] = json!("token");
+    let first = simulator.run(&request);
+    simulator.stop(&first);
+    simulator.wait_for(&first, "STOPPED");
+    let repeated = simulator.ok("RunTask", &request);
+    let only = json!({"taskArn": first, "lastStatus": "STOPPED", "desiredStatus": "STOPPED"});
+    assert_eq!(repeated, json!({"tasks": [only], "failures": []}));
+    let second = eventually(|| Some(simulator.run(&request)).filter(|arn| *arn != first));
+    assert_eq!(simulator.run(&request), second);
+    let answer = simulator.ok("DescribeTasks", &json!({"cluster": "dev", "tasks": [first]}));
+    assert_eq!(answer["failures"][0]["reason"], "MISSING", "so is the task");
+}
+
+#[test]
+fn a_token_is_forgotten_after_a_day() {
+    let mut world = world();
+    // A day takes 8.64 s.
+    world["time_scale"] = json!(10_000);
+    world["delays_ms"] = json!({"provisioning": 100_000_000_u64});
+    let simulator = Simulator::start(&world);
+    let mut request = run_task("ci");
+    request["clientToken"] = json!("token");
+    let first = simulator.run(&request);
+    let again = std::time::Instant::now();
+    assert_eq!(simulator.run(&request), first);
+    eventually(|| Some(()).filter(|()| simulator.run(&request) != first));
+    assert!(again.elapsed().as_secs_f64() >= 8.0, "{:?}", again.elapsed());
 }

@@ -4,11 +4,14 @@
     reason = "a test's helpers fail the test; clippy's own exception is for #[test] functions"
 )]
 
+mod capacity;
 mod clusters;
 mod ending;
 mod faults;
 mod idempotency;
 mod lifecycle;
 mod openssh;
+mod scenario;
 mod strictness;
 mod support;
+mod throttling;

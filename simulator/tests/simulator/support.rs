@@ -29,6 +29,8 @@ pub(crate) fn world() -> Value {
         "images": {"sleeper": {"server": "none"}},
         "delays_ms": {"provisioning": 5, "pending": 5, "activating": 5, "stopping": 5, "deprovisioning": 5},
         "stop_timeout_ms": 500,
+        // Tests ask far more often than AWS would have it.
+        "throttling": false,
     })
 }
 
@@ -56,9 +58,20 @@ pub(crate) fn run_task(family: &str) -> Value {
     })
 }
 
+/// The same on Spot.
+pub(crate) fn spot(family: &str) -> Value {
+    let mut request = run_task(family);
+    request["launchType"] = Value::Null;
+    request["capacityProviderStrategy"] =
+        json!([{"capacityProvider": "FARGATE_SPOT", "weight": 1}]);
+    request
+}
+
 /// A running simulator; ends when dropped.
 pub(crate) struct Simulator {
     child: Child,
+    /// Its first line.
+    pub(crate) hello: Value,
     address: String,
     directory: TempDir,
 }
@@ -87,7 +100,7 @@ impl Simulator {
         let first: Value = serde_json::from_str(&line).unwrap();
         let address =
             first["endpoint"].as_str().unwrap().strip_prefix("http://").unwrap().to_owned();
-        Self { child, address, directory }
+        Self { child, address, directory, hello: first }
     }
 
     /// Calls the API: HTTP status and answer.
@@ -131,6 +144,19 @@ impl Simulator {
     pub(crate) fn fault(&self, fault: &Value) {
         let (status, body) = self.http("POST", "/simulator/faults", &[], &fault.to_string());
         assert_eq!(status, 204, "{body}");
+    }
+
+    /// Sets capacity.
+    pub(crate) fn capacity(&self, rule: &Value) {
+        let (status, body) = self.http("POST", "/simulator/capacity", &[], &rule.to_string());
+        assert_eq!(status, 204, "{body}");
+    }
+
+    /// How often each operation was called.
+    pub(crate) fn calls(&self) -> Value {
+        let (status, body) = self.http("GET", "/simulator/calls", &[], "");
+        assert_eq!(status, 200);
+        serde_json::from_str(&body).unwrap()
     }
 
     /// Starts one task; its ARN.

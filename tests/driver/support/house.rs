@@ -1,7 +1,8 @@
 //! A runner manager's world for one test: settings, state, and a simulator.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -174,6 +175,20 @@ impl House {
 
     pub(crate) fn ledger(&self) -> Ledger {
         Ledger::read(&self.ledger_file())
+    }
+
+    /// How often the simulator was called, by operation: `{"RunTask": {"calls": 1, "throttled": 0}}`.
+    pub(crate) fn calls(&self) -> Value {
+        let address = self.endpoint.strip_prefix("http://").unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
+        let request = format!(
+            "GET /simulator/calls HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        let (_, body) = response.split_once("\r\n\r\n").unwrap();
+        serde_json::from_str(body).unwrap()
     }
 
     /// What AWS's client is told on a machine with credentials, and where the simulator is.
