@@ -18,4 +18,5 @@ mod run;
 mod settings;
 mod signals;
 mod support;
+mod surviving;
 mod tidy;

@@ -19,6 +19,7 @@ pub(crate) const TIMES: SshTimes = SshTimes {
     ready_timeout: Duration::from_secs(20),
     connect_timeout: Duration::from_secs(10),
     keepalive: Duration::from_secs(15),
+    resume_timeout: Duration::from_secs(20),
     stop_grace: Duration::from_secs(2),
 };
 
