@@ -12,7 +12,7 @@ use crate::backend::{self, TaskStatus};
 use crate::failure::{Failure, Report};
 use crate::output;
 use crate::settings::{Shell, SshTimes};
-use crate::ssh::{self, Exit, Link, Usage};
+use crate::ssh::{self, ConnectError, Exit, Link, RunError, Usage};
 use crate::state::{Attempt, ScriptRun, State};
 
 /// Of asking the backend why a task is gone.
@@ -53,8 +53,9 @@ pub async fn run(
     let session = match connected {
         Ok(session) => session,
         Err(error) => {
+            let is_impostor = matches!(error.last, ConnectError::HostKeyChanged { .. });
             let failure = Failure::from(error);
-            return Err(diagnose(context, &state, &mut attempt, failure).await);
+            return Err(diagnose(context, &state, &mut attempt, failure, is_impostor).await);
         }
     };
     let began = Instant::now();
@@ -77,7 +78,13 @@ pub async fn run(
         Ok(Exit::Status(status)) => Err(Failure::Script(i32::try_from(status).unwrap_or(i32::MAX))),
         Ok(Exit::Signal(name)) => Err(signalled(context, &state, &mut attempt, &name).await),
         Ok(Exit::Stopped) => Err(stopped_by_signal(sub_stage)),
-        Err(error) => Err(diagnose(context, &state, &mut attempt, error.into()).await),
+        Err(error) => {
+            let is_impostor = matches!(
+                error,
+                RunError::NotResumed { last: ConnectError::HostKeyChanged { .. }, .. }
+            );
+            Err(diagnose(context, &state, &mut attempt, error.into(), is_impostor).await)
+        }
     }
 }
 
@@ -109,7 +116,7 @@ async fn signalled(context: &Context, state: &State, attempt: &mut Attempt, name
         && status.stopped.is_some()
     {
         let failure = Failure::system(format!("the script was ended by SIG{name}"));
-        return diagnose(context, state, attempt, failure).await;
+        return diagnose(context, state, attempt, failure, false).await;
     }
     Failure::Script(as_a_shell_words_it(name))
 }
@@ -157,7 +164,7 @@ fn record(
     attempt: &Attempt,
     sub_stage: &str,
     took: Duration,
-    ran: &Result<(Exit, Option<Usage>), ssh::RunError>,
+    ran: &Result<(Exit, Option<Usage>), RunError>,
 ) {
     let (exit, usage) = match ran {
         Ok((Exit::Status(status), usage)) => (i32::try_from(*status).ok(), *usage),
@@ -212,15 +219,26 @@ async fn diagnose(
     state: &State,
     attempt: &mut Attempt,
     failure: Failure,
+    is_impostor: bool,
 ) -> Failure {
     let Some(stopped) = status(context, state, attempt).await.and_then(|status| status.stopped)
     else {
         return failure;
     };
     attempt.outcome = Some(loss::outcome(&stopped));
+    let lost = loss::report("the task was lost while the script ran", &stopped);
     // The job log matters more than the record.
     if let Err(error) = state.save(attempt) {
         Report::of(&error).print();
     }
-    Failure::System(loss::report("the task was lost while the script ran", &stopped))
+    match failure {
+        // Both belong together: the task is gone, and somebody else has its address.
+        Failure::System(report) if is_impostor => {
+            let mut report = report;
+            report.causes.push(lost.error);
+            report.causes.extend(lost.causes);
+            Failure::System(report)
+        }
+        _ => Failure::System(lost),
+    }
 }
