@@ -1,6 +1,7 @@
 //! The command line: what there is to say, and who does it.
 
 mod rehearse;
+mod sweep;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -51,6 +52,10 @@ enum Command {
     Custom(StageCommand),
     /// Plays a .gitlab-ci.yml through the driver as GitLab Runner would
     Rehearse(rehearse::Arguments),
+    /// Stops tasks of this manager that are overdue or whose job has ended
+    Sweep(sweep::SweepArguments),
+    /// Lists the tasks of this manager that run
+    Tasks(sweep::TasksArguments),
 }
 
 #[derive(Debug, Subcommand)]
@@ -92,6 +97,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let (stage, global) = match cli.command {
         Command::Stage(command) | Command::Custom(command) => (Stage::from(command), cli.global),
         Command::Rehearse(arguments) => return rehearse::run(&cli.global, arguments),
+        Command::Sweep(arguments) => {
+            return end(guard(|| sweep::sweep(&cli.global, &arguments)), &environment);
+        }
+        Command::Tasks(arguments) => {
+            return end(guard(|| sweep::tasks(&cli.global, &arguments)), &environment);
+        }
     };
     let termination = Termination::install(&environment);
     let ended = guard(|| {
@@ -107,9 +118,13 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         };
         stages::run_stage(&stage, &context, &termination)
     });
+    end(ended, &environment)
+}
+
+fn end(ended: Result<(), Failure>, environment: &RunnerEnvironment) -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.end(&environment),
+        Err(failure) => failure.end(environment),
     }
 }
 

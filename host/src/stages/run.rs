@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::{Context, Termination, launch, loss};
 use crate::backend::{self, TaskStatus};
-use crate::failure::{Failure, Report};
+use crate::failure::Failure;
 use crate::output;
 use crate::settings::{Shell, SshTimes};
 use crate::ssh::{self, ConnectError, Exit, Link, RunError, Usage};
@@ -55,7 +55,7 @@ pub async fn run(
         Err(error) => {
             let is_impostor = matches!(error.last, ConnectError::HostKeyChanged { .. });
             let failure = Failure::from(error);
-            return Err(diagnose(context, &state, &mut attempt, failure, is_impostor).await);
+            return Err(explained(context, &state, &mut attempt, failure, is_impostor).await);
         }
     };
     let began = Instant::now();
@@ -83,7 +83,7 @@ pub async fn run(
                 error,
                 RunError::NotResumed { last: ConnectError::HostKeyChanged { .. }, .. }
             );
-            Err(diagnose(context, &state, &mut attempt, error.into(), is_impostor).await)
+            Err(explained(context, &state, &mut attempt, error.into(), is_impostor).await)
         }
     }
 }
@@ -116,7 +116,7 @@ async fn signalled(context: &Context, state: &State, attempt: &mut Attempt, name
         && status.stopped.is_some()
     {
         let failure = Failure::system(format!("the script was ended by SIG{name}"));
-        return diagnose(context, state, attempt, failure, false).await;
+        return loss::diagnose(context, state, attempt, failure).await;
     }
     Failure::Script(as_a_shell_words_it(name))
 }
@@ -209,36 +209,31 @@ async fn status(context: &Context, state: &State, attempt: &Attempt) -> Option<T
 async fn look(context: &Context, state: &State, attempt: &Attempt) -> Option<Option<TaskStatus>> {
     let task = attempt.launch.as_ref()?.task.as_ref()?;
     let cluster = context.cluster(&attempt.launched_placement()?.cluster).ok()?;
-    let looking = async { backend::open(cluster, state.directory()).await.describe(task).await };
+    let facts = launch::session_facts(context, attempt);
+    let looking =
+        async { backend::open_for(cluster, state.directory(), &facts).await.describe(task).await };
     timeout(DIAGNOSIS_TIMEOUT, looking).await.ok()?.ok()
 }
 
-/// Asks the backend why the task no longer answers, before `failure` is reported.
-async fn diagnose(
+/// Why the task no longer answers. Of an impostor both stories are told: the task is gone, most likely, and
+/// somebody else has its address.
+async fn explained(
     context: &Context,
     state: &State,
     attempt: &mut Attempt,
     failure: Failure,
     is_impostor: bool,
 ) -> Failure {
-    let Some(stopped) = status(context, state, attempt).await.and_then(|status| status.stopped)
-    else {
-        return failure;
-    };
-    attempt.outcome = Some(loss::outcome(&stopped));
-    let lost = loss::report("the task was lost while the script ran", &stopped);
-    // The job log matters more than the record.
-    if let Err(error) = state.save(attempt) {
-        Report::of(&error).print();
+    if !is_impostor {
+        return loss::diagnose(context, state, attempt, failure).await;
     }
-    match failure {
-        // Both belong together: the task is gone, and somebody else has its address.
-        Failure::System(report) if is_impostor => {
-            let mut report = report;
+    let unknown = Failure::system("the backend does not tell of the task's end");
+    match (failure, loss::diagnose(context, state, attempt, unknown).await) {
+        (Failure::System(mut report), Failure::System(lost) | Failure::Build(lost)) => {
             report.causes.push(lost.error);
             report.causes.extend(lost.causes);
             Failure::System(report)
         }
-        _ => Failure::System(lost),
+        (failure, _) => failure,
     }
 }
