@@ -9,16 +9,28 @@
 use std::collections::HashMap;
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use std::{fs, io};
 
-use rustix::process::{Pid, WaitOptions, WaitStatus};
+use rustix::process::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
+
+use crate::usage::Usage;
 
 /// The scripts' main processes that run now.
 #[derive(Default)]
 pub(crate) struct Children {
-    waiting: Mutex<HashMap<Pid, oneshot::Sender<WaitStatus>>>,
+    waiting: Mutex<HashMap<Pid, oneshot::Sender<Exited>>>,
+}
+
+/// A child that has ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Exited {
+    /// As `wait(2)` gives it.
+    pub(crate) status: i32,
+    /// Of the child, and of its descendants that were waited for.
+    pub(crate) usage: Usage,
 }
 
 impl Children {
@@ -51,7 +63,7 @@ impl Children {
     pub(crate) fn start(
         &self,
         command: &mut Command,
-    ) -> io::Result<(Child, Pid, oneshot::Receiver<WaitStatus>)> {
+    ) -> io::Result<(Child, Pid, oneshot::Receiver<Exited>)> {
         let mut waiting = self.lock();
         let child = command.spawn()?;
         let pid = i32::try_from(child.id())
@@ -70,17 +82,38 @@ impl Children {
 
     fn reap(&self) {
         let mut waiting = self.lock();
-        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+        while let Some((pid, exited)) = next_exited() {
             if let Some(sender) = waiting.remove(&pid) {
                 // Nobody listens any more: fine, it is reaped.
-                let _ = sender.send(status);
+                let _ = sender.send(exited);
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Pid, oneshot::Sender<WaitStatus>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Pid, oneshot::Sender<Exited>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Reaps one child, if one has ended.
+#[expect(unsafe_code, reason = "no safe library gives the usage of one child: wait4(2)")]
+fn next_exited() -> Option<(Pid, Exited)> {
+    let mut status = 0;
+    // SAFETY: `rusage` is numbers only, for which zero is a value.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are to living values of the types that wait4(2) writes.
+    let pid = unsafe { libc::wait4(-1, &raw mut status, libc::WNOHANG, &raw mut usage) };
+    // 0: none has ended. -1: there are none.
+    let pid = Pid::from_raw(pid.max(0))?;
+    let time = |time: libc::timeval| {
+        let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+        let micros = u64::try_from(time.tv_usec).unwrap_or(0);
+        Duration::from_secs(seconds) + Duration::from_micros(micros)
+    };
+    // Linux gives kibibytes (getrusage(2)).
+    let peak_memory = u64::try_from(usage.ru_maxrss).ok().map(|kibibytes| kibibytes * 1024);
+    let usage = Usage { cpu: time(usage.ru_utime) + time(usage.ru_stime), peak_memory };
+    Some((pid, Exited { status, usage }))
 }
 
 /// The living direct children of this process, adopted orphans included.

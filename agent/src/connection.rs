@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes, BytesMut};
 use russh::keys::PublicKey;
 use russh::server::{
     Auth, ChannelOpenHandle, Handle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey,
@@ -13,11 +13,14 @@ use russh::server::{
 use russh::{Channel, ChannelId, Error, Pty, Sig};
 use rustix::process::Signal;
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 
 use crate::children::Children;
 use crate::lifetime::{Visit, Visitors};
 use crate::log::log;
-use crate::process::{Ending, Event, InputOverflow, Process};
+use crate::process::{Ending, Event, HEADROOM, InputOverflow, Process};
+use crate::scripts::{Line, Opened, Script, Scripts};
+use crate::wire::{Frame, Malformed, Parser, SUBSYSTEM};
 
 /// The extended data type of standard error (RFC 4254, 5.2).
 const STDERR: u32 = 1;
@@ -28,29 +31,57 @@ pub(crate) struct Shared {
     pub(crate) client_key: PublicKey,
     /// Starts and reaps the scripts.
     pub(crate) children: Arc<Children>,
+    /// The scripts that outlive a connection.
+    pub(crate) scripts: Arc<Scripts>,
     /// Counts the connections that are logged in.
     pub(crate) visitors: Visitors,
 }
 
-/// The server's side of one connection. Dropping it stops its scripts.
+/// The server's side of one connection. Dropping it stops the scripts that were started by a plain command;
+/// those of our own subsystem go on.
 pub(crate) struct Connection {
     shared: Arc<Shared>,
     id: u64,
     peer: SocketAddr,
     authenticated: Arc<AtomicBool>,
     visit: Option<Visit>,
+    line: Line,
     scripts: HashMap<ChannelId, Process>,
+    guests: HashMap<ChannelId, Guest>,
+}
+
+/// A channel of our own subsystem.
+#[derive(Default)]
+struct Guest {
+    parser: Parser,
+    attached: Option<Attached>,
+}
+
+/// … that has opened its script.
+struct Attached {
+    script: Arc<Script>,
+    attachment: u64,
+    forwarding: AbortHandle,
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        self.forwarding.abort();
+        self.script.detach(self.attachment);
+    }
 }
 
 impl Connection {
-    /// `authenticated` is set once the peer has logged in.
+    /// `authenticated` is set once the peer has logged in; `line` ends the connection from outside.
     pub(crate) fn new(
         shared: Arc<Shared>,
         id: u64,
         peer: SocketAddr,
         authenticated: Arc<AtomicBool>,
+        line: Line,
     ) -> Self {
-        Self { shared, id, peer, authenticated, visit: None, scripts: HashMap::new() }
+        let (scripts, guests) = (HashMap::new(), HashMap::new());
+        Self { shared, id, peer, authenticated, visit: None, line, scripts, guests }
     }
 
     /// Any name may log in: the agent runs as one user and cannot become another.
@@ -60,6 +91,64 @@ impl Connection {
         } else {
             Auth::reject()
         }
+    }
+
+    fn hear(
+        &mut self,
+        channel: ChannelId,
+        data: &[u8],
+        session: &Session,
+    ) -> Result<(), Malformed> {
+        let Some(guest) = self.guests.get_mut(&channel) else { return Ok(()) };
+        guest.parser.push(data);
+        while let Some(frame) = guest.parser.next()? {
+            match (frame, &guest.attached) {
+                (Frame::Open(open), None) => {
+                    let to = session.handle();
+                    match self.shared.scripts.open(&open, &self.line) {
+                        Ok(Opened { script, attachment, answer }) => {
+                            log!(
+                                "connection {}: script {} from byte {} of its output on",
+                                self.id,
+                                script.number,
+                                open.offset
+                            );
+                            let log =
+                                pass_on(answer, Arc::clone(&script), open.offset, to, channel);
+                            let forwarding = tokio::spawn(log).abort_handle();
+                            guest.attached = Some(Attached { script, attachment, forwarding });
+                        }
+                        Err(answer) => {
+                            log!("connection {}: a script was refused", self.id);
+                            tokio::spawn(async move {
+                                let _ = to.data(channel, answer).await;
+                                let _ = to.eof(channel).await;
+                                let _ = to.close(channel).await;
+                            });
+                        }
+                    }
+                }
+                (Frame::Open(_), Some(_)) => return Err(Malformed("a second opening frame")),
+                (Frame::Script(data), Some(at)) => {
+                    self.shared.scripts.take(&at.script, at.attachment, &data)?;
+                }
+                (Frame::Go, Some(at)) => {
+                    self.shared.scripts.start(&at.script, at.attachment)?;
+                }
+                (Frame::Ack(offset), Some(at)) => {
+                    self.shared.scripts.acknowledge(&at.script, at.attachment, offset);
+                }
+                (Frame::Signal(number), Some(at)) => {
+                    let known = SIGNALS.iter().find(|(_, known)| known.as_raw() == number.into());
+                    if let Some((_, signal)) = known {
+                        at.script.signal(at.attachment, *signal);
+                    }
+                }
+                // After an opening that was refused; the driver does not know that yet.
+                (Frame::Script(_) | Frame::Go | Frame::Ack(_) | Frame::Signal(_), None) => {}
+            }
+        }
+        Ok(())
     }
 
     fn refuse(&self, channel: ChannelId, what: &str, session: &mut Session) -> Result<(), Error> {
@@ -127,7 +216,7 @@ impl Handler for Connection {
         command: &[u8],
         session: &mut Session,
     ) -> Result<(), Error> {
-        if self.scripts.contains_key(&channel) {
+        if self.scripts.contains_key(&channel) || self.guests.contains_key(&channel) {
             return self.refuse(channel, "a second command in one channel", session);
         }
         match Process::start(command, &self.shared.children) {
@@ -151,6 +240,11 @@ impl Handler for Connection {
         data: &[u8],
         session: &mut Session,
     ) -> Result<(), Error> {
+        if let Err(Malformed(what)) = self.hear(channel, data, session) {
+            log!("connection {}: refused {what}", self.id);
+            self.guests.remove(&channel);
+            return session.close(channel);
+        }
         let Some(script) = self.scripts.get(&channel) else { return Ok(()) };
         if let Err(InputOverflow) = script.feed(Bytes::copy_from_slice(data)) {
             // russh opens the window again by itself, so a client cannot be told to wait; stopping is
@@ -180,6 +274,7 @@ impl Handler for Connection {
         channel: ChannelId,
         _session: &mut Session,
     ) -> Result<(), Error> {
+        self.guests.remove(&channel);
         if let Some(script) = self.scripts.remove(&channel) {
             script.stop();
         }
@@ -224,10 +319,15 @@ impl Handler for Connection {
     async fn subsystem_request(
         &mut self,
         channel: ChannelId,
-        _name: &str,
+        name: &str,
         session: &mut Session,
     ) -> Result<(), Error> {
-        self.refuse(channel, "a subsystem", session)
+        let is_taken = self.scripts.contains_key(&channel) || self.guests.contains_key(&channel);
+        if name != SUBSYSTEM || is_taken {
+            return self.refuse(channel, "a subsystem", session);
+        }
+        self.guests.insert(channel, Guest::default());
+        session.channel_success(channel)
     }
 
     async fn env_request(
@@ -280,9 +380,9 @@ async fn forward(
 ) {
     while let Some(event) = events.recv().await {
         let sent = match event {
-            Event::Stdout(piece) => to.data(channel, piece).await.is_ok(),
-            Event::Stderr(piece) => to.extended_data(channel, STDERR, piece).await.is_ok(),
-            Event::Ended(ending) => {
+            Event::Stdout(piece) => to.data(channel, bare(piece)).await.is_ok(),
+            Event::Stderr(piece) => to.extended_data(channel, STDERR, bare(piece)).await.is_ok(),
+            Event::Ended(ending, _) => {
                 tell(ending, &to, channel, connection).await;
                 return;
             }
@@ -290,6 +390,34 @@ async fn forward(
         if !sent {
             return;
         }
+    }
+}
+
+/// A piece without the room in front of it.
+fn bare(mut piece: BytesMut) -> Bytes {
+    piece.advance(HEADROOM);
+    piece.freeze()
+}
+
+/// Sends `answer` and then the log of `script` from `offset` on. When all is said the driver closes.
+async fn pass_on(
+    answer: Bytes,
+    script: Arc<Script>,
+    mut offset: u64,
+    to: Handle,
+    channel: ChannelId,
+) {
+    let mut next = Some(answer);
+    let mut is_log = false;
+    while let Some(piece) = next {
+        if is_log {
+            offset += piece.len() as u64;
+        }
+        is_log = true;
+        if to.data(channel, piece).await.is_err() {
+            return;
+        }
+        next = script.read(offset).await;
     }
 }
 

@@ -1,8 +1,10 @@
 //! From start to end: what ends the task, and how it is left.
 
-use std::io;
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{env, io};
 
 use rustix::process::{DumpableBehavior, Signal};
 use tokio::net::TcpListener;
@@ -14,8 +16,20 @@ use crate::children::{self, Children};
 use crate::connection::Shared;
 use crate::log::log;
 use crate::process::STOP_GRACE;
+use crate::scripts::Scripts;
 use crate::server;
 use crate::settings::Settings;
+use crate::spool::Limits;
+
+/// Of a script's output, in bytes, before the disk is used.
+const MEMORY: usize = 8 << 20;
+
+/// Where a script's output may wait, best first. The working directory of an image is often `/`.
+fn directories(temporary: Option<OsString>) -> Vec<PathBuf> {
+    let mut directories: Vec<PathBuf> = temporary.into_iter().map(Into::into).collect();
+    directories.extend([".", "/tmp", "/var/tmp"].map(PathBuf::from));
+    directories
+}
 
 /// Counts the connections that are logged in.
 #[derive(Clone)]
@@ -75,9 +89,15 @@ pub(crate) async fn live(settings: Settings) -> io::Result<()> {
 
     let config = Arc::new(server::config(settings.host_key()));
     let visitors = Visitors::new();
+    let limits = Limits {
+        memory: MEMORY,
+        disk: settings.spool,
+        directories: directories(env::var_os("TMPDIR")),
+    };
     let shared = Arc::new(Shared {
         client_key: settings.client_key,
         children: Arc::clone(&children),
+        scripts: Scripts::new(Arc::clone(&children), limits),
         visitors: visitors.clone(),
     });
     tokio::select! {

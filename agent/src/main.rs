@@ -10,8 +10,12 @@ mod environment;
 mod lifetime;
 mod log;
 mod process;
+mod scripts;
 mod server;
 mod settings;
+mod spool;
+mod usage;
+mod wire;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -29,6 +33,8 @@ pointsman-agent: an SSH server for one CI job. It is configured by its environme
   POINTSMAN_DEADLINE      Unix time in seconds at which the task ends (required)
   POINTSMAN_IDLE_TIMEOUT  seconds without a connection after which the task ends (default 900)
   POINTSMAN_LISTEN        address and port (default 0.0.0.0:2222)
+  POINTSMAN_SPOOL         MiB of disk for output that waits for the driver, in TMPDIR, the
+                          working directory, /tmp or /var/tmp; 0 for none (default 256)
 
 Options: --help, --version
 ";

@@ -2,10 +2,10 @@
 //!
 //! The output comes as [`Event`]s through a bounded queue: when nobody takes them, the pipes fill and
 //! the script waits, and memory stays bounded. When the receiver is dropped, the output is read and
-//! thrown away, so that a script that cleans up after SIGTERM is not killed by SIGPIPE. Keeping the
-//! output for a driver that comes back after a lost connection has its place here.
+//! thrown away, so that a script that cleans up after SIGTERM is not killed by SIGPIPE.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -14,14 +14,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use rustix::process::{Pid, Signal, WaitStatus};
+use bytes::{BufMut as _, Bytes, BytesMut};
+use rustix::process::{Pid, Signal};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::children::Children;
+use crate::children::{Children, Exited};
+use crate::usage::Usage;
+use crate::wire::HEADER;
 
 /// From SIGTERM to SIGKILL when nobody waits for the script any more.
 pub(crate) const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -29,8 +31,12 @@ pub(crate) const STOP_GRACE: Duration = Duration::from_secs(10);
 /// How much input may wait for a script that does not read it.
 const MAX_WAITING_INPUT: usize = 64 << 20;
 
-/// The largest piece of output in one event: one SSH packet.
-const PIECE: usize = 32 << 10;
+/// The largest piece of output in one event: with [`HEADROOM`], one SSH packet.
+const PIECE: usize = (32 << 10) - HEADROOM;
+
+/// What every piece of output keeps free in front: room for the header of a frame of our own protocol, which
+/// thus needs no copy.
+pub(crate) const HEADROOM: usize = HEADER;
 
 /// Once the main process has ended, output is over when the pipes are closed or have been quiet this
 /// long. OpenSSH waits for the pipes to close, and so for ever when a script leaves a daemon behind
@@ -44,12 +50,12 @@ const TWO_PIPES: usize = 128 << 10;
 
 /// What a script does.
 pub(crate) enum Event {
-    /// Standard output.
-    Stdout(Bytes),
-    /// Standard error.
-    Stderr(Bytes),
+    /// Standard output, behind [`HEADROOM`].
+    Stdout(BytesMut),
+    /// Standard error, behind [`HEADROOM`].
+    Stderr(BytesMut),
     /// The main process has ended; no event follows.
-    Ended(Ending),
+    Ended(Ending, Usage),
 }
 
 /// How a main process ended.
@@ -86,7 +92,7 @@ struct Group {
 }
 
 impl Process {
-    /// Runs `/bin/sh -c <command>` as a process group of its own.
+    /// Runs `/bin/sh -c <command>` as a process group of its own; its input comes by [`Self::feed`].
     ///
     /// # Errors
     ///
@@ -95,23 +101,46 @@ impl Process {
         command: &[u8],
         children: &Children,
     ) -> io::Result<(Self, mpsc::Receiver<Event>)> {
+        Self::start_on(command, Stdio::piped(), children)
+    }
+
+    /// The same with all of the input at hand.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the shell cannot be started.
+    pub(crate) fn start_with(
+        command: &[u8],
+        input: File,
+        children: &Children,
+    ) -> io::Result<(Self, mpsc::Receiver<Event>)> {
+        Self::start_on(command, input.into(), children)
+    }
+
+    fn start_on(
+        command: &[u8],
+        stdin: Stdio,
+        children: &Children,
+    ) -> io::Result<(Self, mpsc::Receiver<Event>)> {
         let (mut child, id, ended) = children.start(
             Command::new("/bin/sh")
                 .arg("-c")
                 .arg(OsStr::from_bytes(command))
-                .stdin(Stdio::piped())
+                .stdin(stdin)
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
                 .process_group(0),
         )?;
         let missing = || io::Error::other("a pipe of the child is missing");
-        let stdin = ChildStdin::from_std(child.stdin.take().ok_or_else(missing)?)?;
         let stdout = ChildStdout::from_std(child.stdout.take().ok_or_else(missing)?)?;
         let stderr = ChildStderr::from_std(child.stderr.take().ok_or_else(missing)?)?;
 
         let (input, waiting) = mpsc::unbounded_channel();
         let waiting_input = Arc::new(AtomicUsize::new(0));
-        tokio::spawn(feed(stdin, waiting, Arc::clone(&waiting_input)));
+        if let Some(stdin) = child.stdin.take() {
+            let stdin = ChildStdin::from_std(stdin)?;
+            tokio::spawn(feed(stdin, waiting, Arc::clone(&waiting_input)));
+        }
         let group = Group { id, asked_to_end: Arc::default(), over: Arc::default() };
         let (events, receiver) = mpsc::channel(4);
         tokio::spawn(watch(stdout, stderr, ended, events, group.clone()));
@@ -197,12 +226,12 @@ async fn feed(
 async fn watch(
     stdout: ChildStdout,
     stderr: ChildStderr,
-    mut ended: oneshot::Receiver<WaitStatus>,
+    mut ended: oneshot::Receiver<Exited>,
     events: mpsc::Sender<Event>,
     group: Group,
 ) {
     let (mut stdout, mut stderr) = (Pipe::new(stdout), Pipe::new(stderr));
-    let mut ending: Option<(Ending, Instant)> = None;
+    let mut ending: Option<(Option<Exited>, Instant)> = None;
     let mut read_since = 0_usize;
     loop {
         if ending.is_some() && stdout.is_closed() && stderr.is_closed() {
@@ -211,8 +240,8 @@ async fn watch(
         let event = tokio::select! {
             piece = stdout.read(), if !stdout.is_closed() => piece.map(Event::Stdout),
             piece = stderr.read(), if !stderr.is_closed() => piece.map(Event::Stderr),
-            status = &mut ended, if ending.is_none() => {
-                ending = Some((Ending::from(status.ok()), Instant::now()));
+            exited = &mut ended, if ending.is_none() => {
+                ending = Some((exited.ok(), Instant::now()));
                 None
             }
             () = tokio::time::sleep(QUIET), if ending.is_some() => break,
@@ -229,8 +258,9 @@ async fn watch(
             let _ = events.send(event).await;
         }
     }
-    if let Some((ending, _)) = ending {
-        let _ = events.send(Event::Ended(ending)).await;
+    if let Some((exited, _)) = ending {
+        let usage = exited.map(|exited| exited.usage).unwrap_or_default();
+        let _ = events.send(Event::Ended(Ending::from(exited), usage)).await;
     }
     if group.asked_to_end.load(Ordering::Relaxed) {
         // The main process obeyed; others of the group may not have.
@@ -254,12 +284,16 @@ impl<R: AsyncRead + Unpin> Pipe<R> {
         self.reader.is_none()
     }
 
-    /// The next piece; `None` once when the pipe is closed. Loses nothing when dropped half-way.
-    async fn read(&mut self) -> Option<Bytes> {
-        self.buffer.reserve(PIECE);
+    /// The next piece behind its [`HEADROOM`]; `None` once when the pipe is closed. Loses nothing when
+    /// dropped half-way.
+    async fn read(&mut self) -> Option<BytesMut> {
+        if self.buffer.is_empty() {
+            self.buffer.reserve(HEADROOM + PIECE);
+            self.buffer.put_bytes(0, HEADROOM);
+        }
         let reader = self.reader.as_mut()?;
         match (&mut *reader).take(PIECE as u64).read_buf(&mut self.buffer).await {
-            Ok(n) if n > 0 => Some(self.buffer.split().freeze()),
+            Ok(n) if n > 0 => Some(self.buffer.split()),
             _ => {
                 self.reader = None;
                 None
@@ -268,16 +302,18 @@ impl<R: AsyncRead + Unpin> Pipe<R> {
     }
 }
 
-impl From<Option<WaitStatus>> for Ending {
-    fn from(status: Option<WaitStatus>) -> Self {
-        let signal = status.and_then(WaitStatus::terminating_signal);
-        let code =
-            status.and_then(WaitStatus::exit_status).and_then(|code| u32::try_from(code).ok());
-        match (signal, code) {
-            (Some(number), _) => Self::Signal { number },
-            // A status that is neither cannot come from `wait` without WUNTRACED; 255 is what OpenSSH
-            // tells when it does not know.
-            (None, code) => Self::Status(code.unwrap_or(255)),
+impl From<Option<Exited>> for Ending {
+    fn from(exited: Option<Exited>) -> Self {
+        match exited.map(|exited| exited.status) {
+            Some(status) if libc::WIFSIGNALED(status) => {
+                Self::Signal { number: libc::WTERMSIG(status) }
+            }
+            Some(status) if libc::WIFEXITED(status) => {
+                Self::Status(u32::try_from(libc::WEXITSTATUS(status)).unwrap_or(255))
+            }
+            // What is neither cannot come from waiting without WUNTRACED; 255 is what OpenSSH tells when it
+            // does not know.
+            _ => Self::Status(255),
         }
     }
 }

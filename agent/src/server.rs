@@ -5,7 +5,7 @@ use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use russh::keys::PrivateKey;
 use russh::server::{Config, run_stream};
@@ -18,6 +18,10 @@ use crate::log::log;
 
 /// The driver opens one at a time, perhaps a second one while the first is dying.
 const MAX_CONNECTIONS: usize = 16;
+
+/// Connections a second, once [`BURST`] have come at a time: a driver that reconnects stays far below.
+const RATE: f64 = 16.0;
+const BURST: f64 = 64.0;
 
 /// As OpenSSH's `LoginGraceTime`, but for machines.
 const LOGIN_GRACE: Duration = Duration::from_secs(20);
@@ -54,6 +58,7 @@ pub(crate) fn config(host_key: PrivateKey) -> Config {
 pub(crate) async fn accept(listener: TcpListener, config: Arc<Config>, shared: Arc<Shared>) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut id = 0_u64;
+    let mut rate = Rate::full(Instant::now());
     loop {
         let (socket, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -64,6 +69,13 @@ pub(crate) async fn accept(listener: TcpListener, config: Arc<Config>, shared: A
                 continue;
             }
         };
+        if !rate.admits(Instant::now()) {
+            // Once: whoever floods the agent shall not flood its log.
+            if !std::mem::replace(&mut rate.told, true) {
+                log!("refused {peer}: more than {RATE} connections a second");
+            }
+            continue;
+        }
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
             log!("refused {peer}: {MAX_CONNECTIONS} connections are open already");
             continue;
@@ -79,6 +91,31 @@ pub(crate) async fn accept(listener: TcpListener, config: Arc<Config>, shared: A
     }
 }
 
+/// A token bucket.
+struct Rate {
+    tokens: f64,
+    last: Instant,
+    told: bool,
+}
+
+impl Rate {
+    fn full(now: Instant) -> Self {
+        Self { tokens: BURST, last: now, told: false }
+    }
+
+    fn admits(&mut self, now: Instant) -> bool {
+        let passed = now.duration_since(self.last).as_secs_f64();
+        self.last = now;
+        self.tokens = (self.tokens + passed * RATE).min(BURST);
+        let admits = self.tokens >= 1.0;
+        if admits {
+            self.tokens -= 1.0;
+            self.told &= self.tokens < BURST / 2.0;
+        }
+        admits
+    }
+}
+
 async fn serve(
     socket: TcpStream,
     peer: SocketAddr,
@@ -88,8 +125,10 @@ async fn serve(
 ) -> Result<(), russh::Error> {
     socket.set_nodelay(true)?;
     let (socket, lever) = with_lever(socket)?;
+    let lever = Arc::new(lever);
     let authenticated = Arc::new(AtomicBool::new(false));
-    let connection = Connection::new(shared, id, peer, Arc::clone(&authenticated));
+    let connection =
+        Connection::new(shared, id, peer, Arc::clone(&authenticated), Arc::clone(&lever));
     let session = async { run_stream(config, socket, connection).await?.await };
     tokio::pin!(session);
     tokio::select! {
@@ -108,4 +147,20 @@ fn with_lever(socket: TcpStream) -> io::Result<(TcpStream, std::net::TcpStream)>
     let socket = socket.into_std()?;
     let lever = socket.try_clone()?;
     Ok((TcpStream::from_std(socket)?, lever))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_is_admitted_and_then_a_steady_rate() {
+        let start = Instant::now();
+        let mut rate = Rate::full(start);
+        assert_eq!((0..100).filter(|_| rate.admits(start)).count(), 64);
+        let later = start + Duration::from_secs(1);
+        assert_eq!((0..100).filter(|_| rate.admits(later)).count(), 16);
+        let much_later = start + Duration::from_secs(3600);
+        assert_eq!((0..100).filter(|_| rate.admits(much_later)).count(), 64);
+    }
 }

@@ -15,7 +15,8 @@ const HOST_KEY: &str = "POINTSMAN_HOST_KEY";
 const DEADLINE: &str = "POINTSMAN_DEADLINE";
 const IDLE_TIMEOUT: &str = "POINTSMAN_IDLE_TIMEOUT";
 const LISTEN: &str = "POINTSMAN_LISTEN";
-const NAMES: [&str; 5] = [CLIENT_KEY, HOST_KEY, DEADLINE, IDLE_TIMEOUT, LISTEN];
+const SPOOL: &str = "POINTSMAN_SPOOL";
+const NAMES: [&str; 6] = [CLIENT_KEY, HOST_KEY, DEADLINE, IDLE_TIMEOUT, LISTEN, SPOOL];
 
 /// The one control value that scripts may see: the task's private directory in simulations.
 const TASK_ROOT: &str = "POINTSMAN_TASK_ROOT";
@@ -32,6 +33,8 @@ pub(crate) struct Settings {
     pub(crate) idle_timeout: Duration,
     /// Where to listen.
     pub(crate) listen: SocketAddr,
+    /// Bytes of disk for the output of a script that waits for the driver.
+    pub(crate) spool: u64,
 }
 
 impl Settings {
@@ -60,6 +63,7 @@ impl Settings {
         let deadline = text(DEADLINE, None);
         let idle_timeout = text(IDLE_TIMEOUT, Some("900"));
         let listen = text(LISTEN, Some("0.0.0.0:2222"));
+        let spool = text(SPOOL, Some("256"));
 
         let client_key = checked(client_key, &mut mistakes, |line| {
             PublicKey::from_openssh(line.trim())
@@ -95,14 +99,20 @@ impl Settings {
                 format!("`{LISTEN}` is `{address}`, but must be an address and port such as `0.0.0.0:2222`")
             })
         });
-        match (client_key, host_seed, deadline, idle_timeout, listen) {
+        let spool = checked(spool, &mut mistakes, |mebibytes| {
+            mebibytes.trim().parse::<u32>().map(|mebibytes| u64::from(mebibytes) << 20).map_err(
+                |_| format!("`{SPOOL}` is `{mebibytes}`, but must be a whole number of MiB"),
+            )
+        });
+        match (client_key, host_seed, deadline, idle_timeout, listen, spool) {
             (
                 Some(client_key),
                 Some(host_seed),
                 Some(deadline),
                 Some(idle_timeout),
                 Some(listen),
-            ) => Ok(Self { client_key, host_seed, deadline, idle_timeout, listen }),
+                Some(spool),
+            ) => Ok(Self { client_key, host_seed, deadline, idle_timeout, listen, spool }),
             _ => Err(mistakes),
         }
     }
@@ -121,6 +131,7 @@ impl Settings {
             self.deadline.to_string(),
             self.idle_timeout.as_secs().to_string(),
             self.listen.to_string(),
+            (self.spool >> 20).to_string(),
         ];
         for (name, value) in NAMES.iter().zip(values) {
             // Writing to a `String` cannot fail.
@@ -179,10 +190,11 @@ mod tests {
             (HOST_KEY, "secret"),
             (IDLE_TIMEOUT, "0"),
             (LISTEN, "2222"),
+            (SPOOL, "-1"),
         ])
         .err()
         .unwrap();
-        assert_eq!(mistakes.len(), 5, "{mistakes:#?}");
+        assert_eq!(mistakes.len(), 6, "{mistakes:#?}");
         for name in NAMES {
             assert!(mistakes.iter().any(|mistake| mistake.contains(name)), "{name}: {mistakes:#?}");
         }
@@ -200,6 +212,7 @@ mod tests {
         assert_eq!(second.deadline, 1_800_000_000);
         assert_eq!(second.idle_timeout, Duration::from_secs(900));
         assert_eq!(second.listen, "0.0.0.0:2222".parse().unwrap());
+        assert_eq!(second.spool, 256 << 20);
     }
 
     #[test]

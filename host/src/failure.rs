@@ -258,7 +258,18 @@ impl From<StoreError> for Failure {
 
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
-        Self::System(Report::of(&error))
+        let report = Report::of(&error);
+        Self::System(match &error {
+            RunError::NotResumed { last, .. } => report.hint(last.hint()),
+            RunError::Forgotten => report.hint("the script was not run a second time; retry the job"),
+            RunError::Protocol(_) => {
+                report.hint("driver and agent must be of the same version: put the driver's agent into the image")
+            }
+            RunError::ConnectionLost
+            | RunError::Refused
+            | RunError::Agent(_)
+            | RunError::Script(_) => report,
+        })
     }
 }
 

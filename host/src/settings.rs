@@ -53,6 +53,8 @@ pub struct SshTimes {
     pub connect_timeout: Duration,
     /// Without an answer for three of these the connection is lost. Default 15 s.
     pub keepalive: Duration,
+    /// From "the connection is lost" to giving a script up that goes on in the agent. Default 5 min.
+    pub resume_timeout: Duration,
     /// From SIGTERM to SIGKILL of the remote process group. Default 10 s.
     pub stop_grace: Duration,
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <directory>/attempts/<attempt>.json                   while the attempt lives; has its keys; mode 0600
+//! <directory>/scripts/<attempt>.jsonl                   while the attempt lives; a line a script
 //! <directory>/records/<xx>/<pipeline>-<attempt>.json    afterwards; no secrets; xx = pipeline modulo 256
 //! ```
 //!
@@ -13,7 +14,7 @@ use std::fmt;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -135,6 +136,24 @@ pub struct Attempt {
     pub releasing_at: Option<Timestamp>,
     /// How it ended, or is ending.
     pub outcome: Option<Outcome>,
+    /// The scripts that ran, in their order; filled in when the attempt becomes a record.
+    #[serde(default)]
+    pub scripts: Vec<ScriptRun>,
+}
+
+/// One script that ran in the attempt's task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ScriptRun {
+    /// GitLab Runner's name of it.
+    pub sub_stage: String,
+    /// Its exit status; 128 and the signal's number for one that a signal ended; none where it is not known.
+    pub exit: Option<i32>,
+    /// Wall time, as the driver saw it.
+    pub seconds: f64,
+    /// The peak of its memory in MiB, where the agent told.
+    pub peak_memory_mib: Option<u64>,
+    /// User and system time, where the agent told.
+    pub cpu_seconds: Option<f64>,
 }
 
 /// What the record says of the job; ids and names that the server states.
@@ -306,6 +325,7 @@ impl Attempt {
             earlier: Vec::new(),
             releasing_at: None,
             outcome: None,
+            scripts: Vec::new(),
         }
     }
 
@@ -384,6 +404,28 @@ impl State {
         write_json(&self.attempt_path(&attempt.id), attempt, false)
     }
 
+    /// Notes a script of the attempt `id`. A line is appended and not waited for to reach the disk: this is done
+    /// for every script, and is worth less than the time of a `fsync`.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the line cannot be written.
+    pub fn add_script(&self, id: &AttemptId, run: &ScriptRun) -> Result<(), StateError> {
+        let path = self.scripts_of(id);
+        make_directory(&self.directory.join("scripts"))?;
+        let append = || -> io::Result<()> {
+            let mut line = serde_json::to_vec(run)?;
+            line.push(b'\n');
+            let mut options = File::options();
+            options.append(true).create(true).mode(0o600).open(&path)?.write_all(&line)
+        };
+        append().map_err(failed("write", &path))
+    }
+
+    fn scripts_of(&self, id: &AttemptId) -> PathBuf {
+        self.directory.join("scripts").join(format!("{id}.jsonl"))
+    }
+
     /// The living attempt `id`.
     ///
     /// # Errors
@@ -441,11 +483,17 @@ impl State {
         make_directory(&self.directory.join("records"))?;
         make_directory(&records)?;
         attempt.keys = None;
+        let scripts = self.scripts_of(&attempt.id);
+        // A report, not worth failing a release for.
+        let lines = fs::read_to_string(&scripts).unwrap_or_default();
+        attempt.scripts =
+            lines.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         let record_path = records.join(format!("{}-{}.json", attempt.job.pipeline_id, attempt.id));
         let got_one = attempt.launch.as_ref().is_some_and(|launch| launch.task.is_some());
         let placement = attempt.launched_placement().filter(|_| got_one).cloned();
         let record = Record { attempt, placement, released_at: Timestamp::now() };
         write_json(&record_path, &record, true)?;
+        let _ = fs::remove_file(&scripts);
         match fs::remove_file(&path) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

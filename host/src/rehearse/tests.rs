@@ -161,6 +161,7 @@ fn settings() -> Settings {
             ready_timeout: Duration::from_secs(120),
             connect_timeout: Duration::from_secs(5),
             keepalive: Duration::from_secs(15),
+            resume_timeout: Duration::from_secs(20),
             stop_grace: Duration::from_secs(10),
         },
         clusters: BTreeMap::new(),

@@ -120,6 +120,7 @@ fn ssh_times(table: Table<'_>) -> SshTimes {
         ready_timeout: seconds("ready_timeout", 120),
         connect_timeout: seconds("connect_timeout", 5),
         keepalive: seconds("keepalive", 15),
+        resume_timeout: seconds("resume_timeout", 300),
         stop_grace: seconds("stop_grace", 10),
     };
     table.finish();

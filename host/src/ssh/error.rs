@@ -6,6 +6,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::wire::Malformed;
+
 type Cause = Box<dyn Error + Send + Sync>;
 
 /// How far a connection had come.
@@ -186,6 +188,26 @@ pub enum RunError {
     /// The server runs no commands, or no further ones.
     #[error("the SSH server refuses to run a command")]
     Refused,
+    /// The connection was lost and there is no other: the task is gone, or the network stayed away.
+    #[error("the connection to the task was lost and not made again within {waited:.1?}")]
+    NotResumed {
+        /// Since it was lost.
+        waited: Duration,
+        /// Why the last attempt failed.
+        #[source]
+        last: ConnectError,
+    },
+    /// The agent that had the script is not the one that answers now.
+    #[error(
+        "the agent does not know the script any more: the task's container was started anew, most likely"
+    )]
+    Forgotten,
+    /// The agent could not run the script, for this reason.
+    #[error("the agent did not run the script: `{0}`")]
+    Agent(String),
+    /// What the agent said makes no sense.
+    #[error("the agent cannot be understood")]
+    Protocol(#[source] Malformed),
     /// The script could not be read on this side.
     #[error("cannot read the script")]
     Script(#[source] io::Error),

@@ -26,13 +26,12 @@ pub(super) enum Stream {
 
 /// The pieces that were received and are not written yet.
 pub(super) struct Outflow {
-    gate: Arc<Gate>,
     state: Mutex<State>,
     changed: Notify,
 }
 
-#[derive(Default)]
 struct State {
+    gate: Arc<Gate>,
     pieces: VecDeque<(Stream, Bytes)>,
     /// Of `pieces`, and of the piece that is being written.
     bytes: usize,
@@ -49,7 +48,18 @@ enum Outlook {
 
 impl Outflow {
     pub(super) fn new(gate: Arc<Gate>) -> Self {
-        Self { gate, state: Mutex::default(), changed: Notify::new() }
+        let state =
+            State { gate, pieces: VecDeque::new(), bytes: 0, finished: false, lossy: false };
+        Self { state: Mutex::new(state), changed: Notify::new() }
+    }
+
+    /// From now on it is another connection that is slowed down.
+    pub(super) fn follow(&self, gate: Arc<Gate>) {
+        let mut state = self.state();
+        if state.bytes > HIGH && !state.lossy {
+            gate.close();
+        }
+        state.gate = gate;
     }
 
     /// Takes a piece that was received.
@@ -59,7 +69,7 @@ impl Outflow {
             if state.lossy {
                 return;
             }
-            self.gate.close();
+            state.gate.close();
         }
         state.bytes += data.len();
         state.pieces.push_back((stream, data));
@@ -70,8 +80,9 @@ impl Outflow {
     /// From now on, what there is no room for is thrown away: the script is being stopped, and the
     /// connection must get through whether or not the job log takes output.
     pub(super) fn become_lossy(&self) {
-        self.state().lossy = true;
-        self.gate.open();
+        let mut state = self.state();
+        state.lossy = true;
+        state.gate.open();
     }
 
     /// No piece will follow.
@@ -122,7 +133,7 @@ impl Outflow {
         let mut state = self.state();
         state.bytes -= n;
         if state.bytes <= LOW {
-            self.gate.open();
+            state.gate.open();
         }
     }
 
@@ -133,7 +144,7 @@ impl Outflow {
 
 impl Drop for Outflow {
     fn drop(&mut self) {
-        self.gate.open();
+        self.state().gate.open();
     }
 }
 

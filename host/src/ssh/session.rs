@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use russh::client::{self, AuthResult, Handle, Msg};
 use russh::keys::{HashAlg, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
-use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Disconnect, Preferred, Sig};
+use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Disconnect, Preferred, Sig};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -34,7 +34,7 @@ const PIECE: usize = 32 << 10;
 pub(super) const HAND_OVER: Duration = Duration::from_secs(2);
 
 /// From SIGKILL to giving up on hearing how the script ended.
-const LAST_WAIT: Duration = Duration::from_secs(5);
+pub(super) const LAST_WAIT: Duration = Duration::from_secs(5);
 
 /// Once the script's status has come, its output is over when the server closes the channel or has been
 /// silent for this long. OpenSSH keeps a channel open while any process holds the script's output, so a
@@ -242,6 +242,20 @@ impl Session {
         }
     }
 
+    /// Whether the server is the agent, whose scripts survive a lost connection.
+    pub fn is_agent(&self) -> bool {
+        self.means == Means::Request
+    }
+
+    pub(super) fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
+    /// Ends the connection without a word: nobody would hear it.
+    pub(super) fn abandon(self) {
+        self.gate.cut();
+    }
+
     /// Says goodbye.
     pub async fn close(self) {
         let goodbye = self.handle.disconnect(Disconnect::ByApplication, "done", "en");
@@ -255,16 +269,30 @@ impl Session {
         &self,
         command: &str,
     ) -> Result<(ChannelReadHalf, ChannelWriteHalf<Msg>), RunError> {
+        let channel = self.channel().await?;
+        channel.exec(true, command).await.map_err(|_| RunError::ConnectionLost)?;
+        Ok(channel.split())
+    }
+
+    /// A channel of the subsystem `name`; that it is refused is told by the channel.
+    pub(super) async fn subsystem(
+        &self,
+        name: &str,
+    ) -> Result<(ChannelReadHalf, ChannelWriteHalf<Msg>), RunError> {
+        let channel = self.channel().await?;
+        channel.request_subsystem(true, name).await.map_err(|_| RunError::ConnectionLost)?;
+        Ok(channel.split())
+    }
+
+    async fn channel(&self) -> Result<Channel<Msg>, RunError> {
         let channel = tokio::select! {
             channel = self.handle.channel_open_session() => channel,
             () = self.lost() => return Err(RunError::ConnectionLost),
         };
-        let channel = channel.map_err(|error| match error {
+        channel.map_err(|error| match error {
             russh::Error::ChannelOpenFailure(_) => RunError::Refused,
             _ => RunError::ConnectionLost,
-        })?;
-        channel.exec(true, command).await.map_err(|_| RunError::ConnectionLost)?;
-        Ok(channel.split())
+        })
     }
 
     /// Sends a keepalive when the server is silent; resolves when it stays silent.
@@ -272,7 +300,7 @@ impl Session {
     /// While the gate is closed the server's answers wait in front of it, so they are not missed, but
     /// keepalives are sent all the same: for the server, which may look for signs of life of its own, and
     /// for what is between us and drops idle connections.
-    async fn lost(&self) {
+    pub(super) async fn lost(&self) {
         // Counted, not measured: after this process was stopped for a while, the server gets its chance.
         let mut unanswered = 0;
         let mut sent = Instant::now();
@@ -317,6 +345,29 @@ fn name(signal: &Sig) -> String {
         // The variants are called as in the RFC.
         known => format!("{known:?}"),
     }
+}
+
+/// The name of a signal's number on Linux, as RFC 4254 has it; other numbers as they are.
+pub(super) fn signal_name(number: u32) -> String {
+    let name = match number {
+        1 => "HUP",
+        2 => "INT",
+        3 => "QUIT",
+        4 => "ILL",
+        5 => "TRAP",
+        6 => "ABRT",
+        7 => "BUS",
+        8 => "FPE",
+        9 => "KILL",
+        10 => "USR1",
+        11 => "SEGV",
+        12 => "USR2",
+        13 => "PIPE",
+        14 => "ALRM",
+        15 => "TERM",
+        other => return other.to_string(),
+    };
+    name.to_owned()
 }
 
 fn config(expected: Option<&PublicKey>) -> client::Config {

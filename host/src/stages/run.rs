@@ -1,19 +1,19 @@
 //! `run`: one script of GitLab Runner's, in the attempt's task.
 
+use std::fs::File;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::fs::File;
 use tokio::io;
 use tokio::time::timeout;
 
 use super::{Context, Termination, launch, loss};
 use crate::backend::{self, TaskStatus};
 use crate::failure::Failure;
-use crate::settings::Shell;
-use crate::settings::SshTimes;
-use crate::ssh::{self, Exit};
-use crate::state::{Attempt, State};
+use crate::output;
+use crate::settings::{Shell, SshTimes};
+use crate::ssh::{self, ConnectError, Exit, Link, RunError, Usage};
+use crate::state::{Attempt, ScriptRun, State};
 
 /// Of asking the backend why a task is gone.
 const DIAGNOSIS_TIMEOUT: Duration = Duration::from_secs(20);
@@ -39,7 +39,7 @@ pub async fn run(
     if let Some(outcome) = &attempt.outcome {
         return Err(Failure::system(format!("the task is lost: {}", outcome.detail)));
     }
-    let script = File::open(script).await.map_err(|error| {
+    let script = File::open(script).map_err(|error| {
         Failure::system(format!("cannot read the script {}: {error}", script.display()))
     })?;
     let target = launch::known_target(context, &attempt)?;
@@ -50,28 +50,41 @@ pub async fn run(
         () = &mut terminated => return Err(stopped_by_signal(sub_stage)),
         connected = ssh::connect_until_ready(&target, &times, |_| {}) => connected,
     };
-    let mut session = match connected {
+    let session = match connected {
         Ok(session) => session,
         Err(error) => {
+            let is_impostor = matches!(error.last, ConnectError::HostKeyChanged { .. });
             let failure = Failure::from(error);
-            return Err(loss::diagnose(context, &state, &mut attempt, failure).await);
+            return Err(explained(context, &state, &mut attempt, failure, is_impostor).await);
         }
     };
-    let exit = session
-        .run(command(shell), script, io::stdout(), io::stderr(), terminated, times.stop_grace)
-        .await;
-    match exit {
-        Ok(Exit::Status(0)) => {
-            session.close().await;
-            Ok(())
-        }
-        Ok(Exit::Status(status)) => {
-            session.close().await;
-            Err(Failure::Script(i32::try_from(status).unwrap_or(i32::MAX)))
-        }
+    let began = Instant::now();
+    let ran = ssh::run_script(
+        session,
+        &target,
+        &times,
+        command(shell),
+        &script,
+        io::stdout(),
+        io::stderr(),
+        terminated,
+        |link| tell(link, times.resume_timeout),
+        async || is_there(context, &state, &attempt).await,
+    )
+    .await;
+    record(&state, &attempt, sub_stage, began.elapsed(), &ran);
+    match ran.map(|(exit, _)| exit) {
+        Ok(Exit::Status(0)) => Ok(()),
+        Ok(Exit::Status(status)) => Err(Failure::Script(i32::try_from(status).unwrap_or(i32::MAX))),
         Ok(Exit::Signal(name)) => Err(signalled(context, &state, &mut attempt, &name).await),
         Ok(Exit::Stopped) => Err(stopped_by_signal(sub_stage)),
-        Err(error) => Err(loss::diagnose(context, &state, &mut attempt, error.into()).await),
+        Err(error) => {
+            let is_impostor = matches!(
+                error,
+                RunError::NotResumed { last: ConnectError::HostKeyChanged { .. }, .. }
+            );
+            Err(explained(context, &state, &mut attempt, error.into(), is_impostor).await)
+        }
     }
 }
 
@@ -105,29 +118,122 @@ async fn signalled(context: &Context, state: &State, attempt: &mut Attempt, name
         let failure = Failure::system(format!("the script was ended by SIG{name}"));
         return loss::diagnose(context, state, attempt, failure).await;
     }
-    // As a shell words it: 128 + the signal's number.
+    Failure::Script(as_a_shell_words_it(name))
+}
+
+/// 128 and the signal's number.
+fn as_a_shell_words_it(name: &str) -> i32 {
     let number = match name {
         "HUP" => 1,
         "INT" => 2,
         "QUIT" => 3,
         "ILL" => 4,
+        "TRAP" => 5,
         "ABRT" => 6,
+        "BUS" => 7,
         "FPE" => 8,
         "KILL" => 9,
+        "USR1" => 10,
         "SEGV" => 11,
+        "USR2" => 12,
         "PIPE" => 13,
         "ALRM" => 14,
         "TERM" => 15,
-        _ => 0,
+        other => other.parse().unwrap_or(0),
     };
-    Failure::Script(128 + number)
+    128 + number
+}
+
+/// The job log's line about the connection.
+fn tell(link: Link, patience: Duration) {
+    output::note(&match link {
+        Link::Lost => format!(
+            "Pointsman: the connection to the task was lost. The script goes on there; trying to reach it again for up to {} s.",
+            patience.as_secs()
+        ),
+        Link::Resumed { after } => format!(
+            "Pointsman: connected again after {:.1} s. Nothing of the output is lost.",
+            after.as_secs_f64()
+        ),
+    });
+}
+
+/// Notes the script for the attempt's record.
+fn record(
+    state: &State,
+    attempt: &Attempt,
+    sub_stage: &str,
+    took: Duration,
+    ran: &Result<(Exit, Option<Usage>), RunError>,
+) {
+    let (exit, usage) = match ran {
+        Ok((Exit::Status(status), usage)) => (i32::try_from(*status).ok(), *usage),
+        Ok((Exit::Signal(name), usage)) => (Some(as_a_shell_words_it(name)), *usage),
+        Ok((Exit::Stopped, usage)) => (None, *usage),
+        Err(_) => (None, None),
+    };
+    let run = ScriptRun {
+        sub_stage: sub_stage.to_owned(),
+        exit,
+        seconds: rounded(took),
+        peak_memory_mib: usage
+            .and_then(|usage| usage.peak_memory)
+            .map(|bytes| bytes.div_ceil(1 << 20)),
+        cpu_seconds: usage.map(|usage| rounded(usage.cpu)),
+    };
+    // A report: the script's own result matters more.
+    if let Err(error) = state.add_script(&attempt.id, &run) {
+        tracing::warn!(%error, "a script is missing in the attempt's record");
+    }
+}
+
+/// In seconds, to the millisecond.
+fn rounded(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+/// Whether there is a task to come back to. A backend that cannot be asked right now says nothing about that.
+async fn is_there(context: &Context, state: &State, attempt: &Attempt) -> bool {
+    match look(context, state, attempt).await {
+        Some(Some(status)) => status.stopped.is_none(),
+        Some(None) => false,
+        None => true,
+    }
 }
 
 async fn status(context: &Context, state: &State, attempt: &Attempt) -> Option<TaskStatus> {
+    look(context, state, attempt).await?
+}
+
+/// What the backend says; `None` where it could not be asked.
+async fn look(context: &Context, state: &State, attempt: &Attempt) -> Option<Option<TaskStatus>> {
     let task = attempt.launch.as_ref()?.task.as_ref()?;
     let cluster = context.cluster(&attempt.launched_placement()?.cluster).ok()?;
     let facts = launch::session_facts(context, attempt);
     let looking =
         async { backend::open_for(cluster, state.directory(), &facts).await.describe(task).await };
-    timeout(DIAGNOSIS_TIMEOUT, looking).await.ok()?.ok()?
+    timeout(DIAGNOSIS_TIMEOUT, looking).await.ok()?.ok()
+}
+
+/// Why the task no longer answers. Of an impostor both stories are told: the task is gone, most likely, and
+/// somebody else has its address.
+async fn explained(
+    context: &Context,
+    state: &State,
+    attempt: &mut Attempt,
+    failure: Failure,
+    is_impostor: bool,
+) -> Failure {
+    if !is_impostor {
+        return loss::diagnose(context, state, attempt, failure).await;
+    }
+    let unknown = Failure::system("the backend does not tell of the task's end");
+    match (failure, loss::diagnose(context, state, attempt, unknown).await) {
+        (Failure::System(mut report), Failure::System(lost) | Failure::Build(lost)) => {
+            report.causes.push(lost.error);
+            report.causes.extend(lost.causes);
+            Failure::System(report)
+        }
+        (failure, _) => failure,
+    }
 }

@@ -7,5 +7,7 @@
 )]
 
 mod connecting;
+mod image;
 mod scripts;
 mod servers;
+mod surviving;

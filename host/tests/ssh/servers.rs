@@ -19,6 +19,7 @@ pub(crate) const TIMES: SshTimes = SshTimes {
     ready_timeout: Duration::from_secs(20),
     connect_timeout: Duration::from_secs(10),
     keepalive: Duration::from_secs(15),
+    resume_timeout: Duration::from_secs(20),
     stop_grace: Duration::from_secs(2),
 };
 
@@ -71,14 +72,26 @@ impl Place {
     }
 
     pub(crate) fn start(self) -> Server {
-        let mut command = match self.kind {
+        let command = self.command();
+        self.start_as(command)
+    }
+
+    /// What starts the server.
+    pub(crate) fn command(&self) -> Command {
+        match self.kind {
             Kind::Agent => self.agent(),
             Kind::OpenSsh => self.sshd(),
-        };
-        let log = fs::File::create(self.path("log")).unwrap();
-        let process =
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        }
+    }
+
+    pub(crate) fn start_as(self, command: Command) -> Server {
+        let process = self.spawn(command);
         Server { place: self, process }
+    }
+
+    fn spawn(&self, mut command: Command) -> Child {
+        let log = fs::File::create(self.path("log")).unwrap();
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap()
     }
 
     fn agent(&self) -> Command {
@@ -143,6 +156,10 @@ impl Server {
 
     pub(crate) async fn session(&self) -> Session {
         connect_until_ready(&self.place.target(), &TIMES, |_| {}).await.unwrap()
+    }
+
+    pub(crate) fn restart(&mut self, command: Command) {
+        self.process = self.place.spawn(command);
     }
 
     pub(crate) fn kill(&mut self) {
