@@ -1,5 +1,6 @@
 //! `pointsman policy …`: for whoever writes policies, and for whoever installs them.
 
+mod push;
 mod sync;
 
 use std::process::ExitCode;
@@ -22,6 +23,8 @@ pub(super) struct Arguments {
 enum Command {
     /// Installs the policies that the settings file names: fetched, checked, compiled
     Sync(sync::Arguments),
+    /// Puts a component into a registry and prints what to pin
+    Push(push::Arguments),
 }
 
 /// Runs the command, and answers 0 when it did what it was asked for.
@@ -30,6 +33,7 @@ pub(super) fn run(global: &Global, arguments: Arguments) -> ExitCode {
     let ended = guard(|| {
         succeeded = match arguments.command {
             Command::Sync(arguments) => sync::run(global, &arguments)?,
+            Command::Push(arguments) => push::run(&arguments)?,
         };
         Ok(())
     });
