@@ -10,8 +10,11 @@
 mod cleanup;
 mod config;
 mod credentials;
+mod gitlab;
 mod hostile;
 mod local;
+mod policies;
+mod policy_sync;
 mod prepare;
 mod rehearsal;
 mod run;

@@ -90,6 +90,38 @@ impl House {
         self.path().join("state")
     }
 
+    /// Changes the settings file.
+    pub(crate) fn edit_settings(&self, edit: impl Fn(String) -> String) {
+        let text = fs::read_to_string(self.settings_file()).unwrap();
+        let edited = edit(text.clone());
+        assert_ne!(text, edited, "nothing to edit");
+        fs::write(self.settings_file(), edited).unwrap();
+    }
+
+    /// Adds `[policies.NAME]` with the component `bytes` and further lines.
+    pub(crate) fn add_policy(&self, name: &str, bytes: &[u8], more: &str) {
+        let path = self.path().join(format!("{name}.wasm"));
+        fs::write(&path, bytes).unwrap();
+        let sha256 = digest(&path);
+        self.edit_settings(|text| {
+            format!(
+                "{text}\n[policies.{name}]\ncomponent = \"{name}.wasm\"\nsha256 = \"{sha256}\"\n{more}\n"
+            )
+        });
+    }
+
+    /// What ended attempts left.
+    pub(crate) fn records(&self) -> Vec<Value> {
+        let mut records = Vec::new();
+        for pipelines in fs::read_dir(self.state().join("records")).into_iter().flatten().flatten()
+        {
+            for entry in fs::read_dir(pipelines.path()).unwrap().flatten() {
+                records.push(serde_json::from_slice(&fs::read(entry.path()).unwrap()).unwrap());
+            }
+        }
+        records
+    }
+
     pub(crate) fn ledger_file(&self) -> PathBuf {
         self.path().join("simulator/ledger.jsonl")
     }
