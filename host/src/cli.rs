@@ -2,6 +2,7 @@
 
 mod policy;
 mod rehearse;
+mod sweep;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -54,6 +55,10 @@ enum Command {
     Rehearse(rehearse::Arguments),
     /// Installs policies, and what else their authors need
     Policy(policy::Arguments),
+    /// Stops tasks of this manager that are overdue or whose job has ended
+    Sweep(sweep::SweepArguments),
+    /// Lists the tasks of this manager that run
+    Tasks(sweep::TasksArguments),
 }
 
 #[derive(Debug, Subcommand)]
@@ -96,6 +101,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Stage(command) | Command::Custom(command) => (Stage::from(command), cli.global),
         Command::Rehearse(arguments) => return rehearse::run(&cli.global, arguments),
         Command::Policy(arguments) => return policy::run(&cli.global, arguments),
+        Command::Sweep(arguments) => {
+            return end(guard(|| sweep::sweep(&cli.global, &arguments)), &environment);
+        }
+        Command::Tasks(arguments) => {
+            return end(guard(|| sweep::tasks(&cli.global, &arguments)), &environment);
+        }
     };
     let termination = Termination::install(&environment);
     let ended = guard(|| {
@@ -111,9 +122,13 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         };
         stages::run_stage(&stage, &context, &termination)
     });
+    end(ended, &environment)
+}
+
+fn end(ended: Result<(), Failure>, environment: &RunnerEnvironment) -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.end(&environment),
+        Err(failure) => failure.end(environment),
     }
 }
 

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::guests::Guest;
 use crate::support::attempt::Attempt;
-use crate::support::guests::Guest;
 use crate::support::http::{Response, Server};
 use crate::support::output::StageOutput;
 use crate::support::{House, Job};

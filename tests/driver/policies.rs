@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::guests::{DECISION, Guest, RawPlacement};
+use crate::guests::{DECISION, Guest, RawPlacement};
 use crate::support::{House, Job};
 
 fn only(house: &House, name: &str) {

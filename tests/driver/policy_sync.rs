@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::guests::Guest;
 use crate::support::attempt::collect;
-use crate::support::guests::Guest;
 use crate::support::house::{DRIVER, built, digest};
 use crate::support::http::{Request, Response, Server};
 use crate::support::output::StageOutput;
