@@ -60,15 +60,6 @@ fn house() -> House {
     house
 }
 
-fn with_chain(house: &House, chain: &[&str]) {
-    let list = format!("policies = {chain:?}");
-    let text = fs::read_to_string(house.settings_file()).unwrap();
-    let (before, after) = text.split_once("[profiles.agent]").unwrap();
-    let old = after.lines().find(|line| line.starts_with("policies = ")).unwrap().to_owned();
-    let text = format!("{before}[profiles.agent]{}", after.replacen(&old, &list, 1));
-    fs::write(house.settings_file(), text).unwrap();
-}
-
 fn processes(house: &House, rows: &mut Vec<Row>) {
     let mut nothing = Command::new(DRIVER);
     nothing.arg("--version").stdout(Stdio::null());
@@ -81,7 +72,7 @@ fn processes(house: &House, rows: &mut Vec<Row>) {
             nothings.push(began);
         }
         for (chain, samples) in CHAINS.iter().zip(&mut chains) {
-            with_chain(house, chain);
+            house.set_chain("agent", &format!("policies = {chain:?}"));
             let mut attempt: Attempt<'_> = house.attempt("agent", &Job::default());
             let began = Instant::now();
             let output = attempt.config().succeeds();

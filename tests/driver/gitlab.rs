@@ -198,12 +198,12 @@ fn a_chain_that_read_a_claim_gets_no_privileged_role() {
     };
     house.add_policy("reader", &reads.placer(), "");
     house.edit_settings(|text| {
-        text.replace("role/deploy\"", "role/deploy\"\nprivileged = true").replacen(
-            "policies = [\"by-tag\"]",
-            "policies = [\"reader\", \"by-tag\"]\nclaims_taint = \"deny-privileged-roles\"",
-            1,
-        )
+        text.replacen("role/deploy\"", "role/deploy\"\nprivileged = true", 1)
     });
+    house.set_chain(
+        "agent",
+        "policies = [\"reader\", \"by-tag\"]\nclaims_taint = \"deny-privileged-roles\"",
+    );
     let mut job = Job::default();
     job.image = Some("alpine".to_owned());
     let _ = house
@@ -237,9 +237,7 @@ fn a_policy_learns_of_the_attempt_and_of_what_was_lost() {
         ..Guest::default()
     };
     house.add_policy("counts", &counts.placer(), "");
-    house.edit_settings(|text| {
-        text.replacen("policies = [\"by-tag\"]", "policies = [\"counts\", \"by-tag\"]", 1)
-    });
+    house.set_chain("agent", "policies = [\"counts\", \"by-tag\"]");
     let mut attempt = house.attempt("agent", &Job::default());
     let _ = attempt.config().succeeds();
     let _ = attempt.prepare().fails_the_system().says("Capacity is unavailable");

