@@ -1,5 +1,6 @@
 //! The command line: what there is to say, and who does it.
 
+mod policy;
 mod rehearse;
 mod sweep;
 
@@ -52,6 +53,8 @@ enum Command {
     Custom(StageCommand),
     /// Plays a .gitlab-ci.yml through the driver as GitLab Runner would
     Rehearse(rehearse::Arguments),
+    /// Installs policies, and what else their authors need
+    Policy(policy::Arguments),
     /// Stops tasks of this manager that are overdue or whose job has ended
     Sweep(sweep::SweepArguments),
     /// Lists the tasks of this manager that run
@@ -97,6 +100,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let (stage, global) = match cli.command {
         Command::Stage(command) | Command::Custom(command) => (Stage::from(command), cli.global),
         Command::Rehearse(arguments) => return rehearse::run(&cli.global, arguments),
+        Command::Policy(arguments) => return policy::run(&cli.global, arguments),
         Command::Sweep(arguments) => {
             return end(guard(|| sweep::sweep(&cli.global, &arguments)), &environment);
         }

@@ -115,12 +115,13 @@ pub fn all() -> Vec<(OsString, OsString)> {
     std::env::vars_os().collect()
 }
 
-/// The filter of the trace log on stderr, `POINTSMAN_LOG`; `warn` when unset.
+/// The filter of the trace log on stderr, `POINTSMAN_LOG`; `warn` when unset, without what policies log: stderr is
+/// the job log, and policies have `notice` for that.
 pub fn log_filter(variables: &impl Variables) -> String {
     variables
         .get("POINTSMAN_LOG")
         .and_then(|value| value.into_string().ok())
-        .unwrap_or_else(|| "warn".to_owned())
+        .unwrap_or_else(|| "warn,pointsman::guest=off".to_owned())
 }
 
 #[cfg(test)]

@@ -8,11 +8,16 @@ mod cleanup;
 mod config;
 mod credentials;
 mod fallback;
+mod gitlab;
+#[path = "../../host/src/policy/tests/guests.rs"]
+mod guests;
 mod hostile;
 mod impostor;
 mod kill_walk;
 mod local;
 mod losses;
+mod policies;
+mod policy_sync;
 mod prepare;
 mod rehearsal;
 mod run;

@@ -169,6 +169,36 @@ impl House {
         self.path().join("state")
     }
 
+    /// Changes the settings file.
+    pub(crate) fn edit_settings(&self, edit: impl Fn(String) -> String) {
+        let text = fs::read_to_string(self.settings_file()).unwrap();
+        let edited = edit(text.clone());
+        assert_ne!(text, edited, "nothing to edit");
+        fs::write(self.settings_file(), edited).unwrap();
+    }
+
+    /// Puts `lines` in the place of the line `policies = …` of `profile`.
+    pub(crate) fn set_chain(&self, profile: &str, lines: &str) {
+        let table = format!("[profiles.{profile}]");
+        let text = fs::read_to_string(self.settings_file()).unwrap();
+        let (before, after) = text.split_once(&table).unwrap();
+        let old = after.lines().find(|line| line.starts_with("policies = ")).unwrap();
+        let after = after.replacen(old, lines, 1);
+        fs::write(self.settings_file(), format!("{before}{table}{after}")).unwrap();
+    }
+
+    /// Adds `[policies.NAME]` with the component `bytes` and further lines.
+    pub(crate) fn add_policy(&self, name: &str, bytes: &[u8], more: &str) {
+        let path = self.path().join(format!("{name}.wasm"));
+        fs::write(&path, bytes).unwrap();
+        let sha256 = digest(&path);
+        self.edit_settings(|text| {
+            format!(
+                "{text}\n[policies.{name}]\ncomponent = \"{name}.wasm\"\nsha256 = \"{sha256}\"\n{more}\n"
+            )
+        });
+    }
+
     pub(crate) fn ledger_file(&self) -> PathBuf {
         self.path().join("simulator/ledger.jsonl")
     }

@@ -4,6 +4,7 @@
 
 pub(crate) mod attempt;
 pub(crate) mod house;
+pub(crate) mod http;
 pub(crate) mod ledger;
 pub(crate) mod output;
 pub(crate) mod proxy;
