@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use pointsman::backend::ecs::Ecs;
-use pointsman::backend::{OwnedTask, Phase, TaskBackend};
+use pointsman::backend::{Phase, TaskBackend};
 use pointsman::placement::Capacity;
 use pointsman::settings::EcsCluster;
 use serde_json::Value;
