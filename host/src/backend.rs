@@ -25,7 +25,7 @@ pub(crate) use patient::pause;
 
 use crate::placement::{Arch, Capacity, size::Size};
 use crate::secret::Secret;
-use crate::settings::ClusterBackend;
+use crate::settings::{ClusterBackend, SessionFact};
 
 /// Starts, describes, stops and lists the tasks of one cluster.
 #[async_trait]
@@ -128,6 +128,8 @@ pub struct TaskStatus {
     pub phase: Phase,
     /// Where the SSH server is or will be; on Fargate known before `RUNNING`.
     pub address: Option<IpAddr>,
+    /// Where the ports of containers are mapped to ports of that address; empty where ports are as they are.
+    pub bindings: Vec<PortBinding>,
     /// Why it stops or stopped, as soon as the backend knows.
     pub stopped: Option<Stopped>,
     /// The subnet it is in, as the backend spells it.
@@ -149,6 +151,30 @@ pub struct Times {
     pub started_at: Option<Timestamp>,
     /// STOPPED.
     pub stopped_at: Option<Timestamp>,
+}
+
+/// One of ECS's `networkBindings`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortBinding {
+    /// The container's name in the task definition.
+    pub container: String,
+    /// As the container knows it.
+    pub container_port: u16,
+    /// As it is reached from outside.
+    pub host_port: u16,
+}
+
+impl TaskStatus {
+    /// How `port` of `container` is reached at the task's address; `None` when ports are mapped, and this is not.
+    pub fn port(&self, container: &str, port: u16) -> Option<u16> {
+        if self.bindings.is_empty() {
+            return Some(port);
+        }
+        let is_it = |binding: &&PortBinding| {
+            binding.container == container && binding.container_port == port
+        };
+        self.bindings.iter().find(is_it).map(|binding| binding.host_port)
+    }
 }
 
 /// ECS's task lifecycle (developer guide, "Amazon ECS task lifecycle").
@@ -229,13 +255,27 @@ impl BackendError {
     }
 }
 
-/// The backend of the catalog cluster `cluster`, with its files, if any, in the state directory `state`.
+/// Whom a session in another account is for; what is not known is left out.
+pub type SessionFacts = BTreeMap<SessionFact, String>;
+
+/// The backend of the catalog cluster `cluster`, with its files, if any, in the state directory `state`; for
+/// nobody's sake in particular.
 pub async fn open(cluster: &crate::settings::Cluster, state: &Path) -> Box<dyn TaskBackend> {
+    open_for(cluster, state, &SessionFacts::new()).await
+}
+
+/// The same for a job, whose `facts` the cluster's account may want to know.
+pub async fn open_for(
+    cluster: &crate::settings::Cluster,
+    state: &Path,
+    facts: &SessionFacts,
+) -> Box<dyn TaskBackend> {
     match &cluster.backend {
         ClusterBackend::Ecs(cluster) => {
             let quota = cluster.request_quota;
-            let account = cluster.region.clone();
-            let ecs = ecs::Ecs::open(cluster.clone()).await;
+            // Requests are counted per account and Region; the account is known by how it is entered.
+            let account = short_digest(&cluster.account());
+            let ecs = ecs::Ecs::open((**cluster).clone(), state, facts).await;
             match budget::Budget::open(&state.join("budget"), &account, quota) {
                 Ok(budget) => Box::new(patient::Patient { backend: ecs, budget }),
                 // As above: it must not keep jobs from starting.
@@ -250,11 +290,14 @@ pub async fn open(cluster: &crate::settings::Cluster, state: &Path) -> Box<dyn T
 pub fn identity(cluster: &crate::settings::Cluster) -> String {
     match &cluster.backend {
         ClusterBackend::Ecs(cluster) => {
-            let name = format!("{}|{}", cluster.region, cluster.cluster);
-            let digest = Sha256::digest(name.as_bytes());
-            let hex: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-            format!("ecs-{hex}")
+            let name = format!("{}|{}", cluster.account(), cluster.cluster);
+            format!("ecs-{}", short_digest(&name))
         }
         ClusterBackend::Local(_) => "local".to_owned(),
     }
+}
+
+/// Fit for a file name, whatever `text` holds.
+fn short_digest(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }

@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use crate::settings::{ClusterBackend, Settings};
+use crate::settings::{ClusterBackend, LaunchKind, Settings};
 use log::Log;
 use perform::Play;
 use pipeline::{Pipeline, PipelineError};
@@ -267,6 +267,10 @@ fn estimate(settings: &Settings, one: &Try) -> Option<f64> {
     let ClusterBackend::Ecs(cluster) = &settings.clusters.get(&placement.cluster)?.backend else {
         return None;
     };
+    // Instances are paid for as instances, whoever runs on them.
+    if cluster.launch != LaunchKind::Fargate {
+        return None;
+    }
     let running = std::time::Duration::try_from_secs_f64(one.running_seconds).ok()?;
     cost::estimate(&cluster.region, placement.arch, placement.capacity, placement.size, running)
 }

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on shall panic")]
 
+mod accounts;
 mod cleanup;
 mod config;
 mod credentials;

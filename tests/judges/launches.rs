@@ -1,12 +1,15 @@
 //! The launches that are judged: each choice of settings and placement that changes a request.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use pointsman::backend::LaunchRequest;
+use pointsman::backend::SessionFacts;
+use pointsman::backend::ecs::Ecs;
 use pointsman::placement::{Arch, Capacity, size::Size};
 use pointsman::secret::Secret;
-use pointsman::settings::EcsCluster;
+use pointsman::settings::{AddressKind, EcsCluster, LaunchKind, NetworkMode};
 use serde_json::{Value, json};
 
 /// The Region of everything here.
@@ -50,13 +53,26 @@ pub(crate) fn cluster() -> EcsCluster {
         cluster: "judged".into(),
         subnets: subnets()[..1].to_vec(),
         security_groups: security_groups()[..1].to_vec(),
+        launch: LaunchKind::Fargate,
+        network_mode: NetworkMode::Awsvpc,
         assign_public_ip: false,
+        address: AddressKind::Private,
         on_demand_provider: None,
-        spot_provider: "FARGATE_SPOT".into(),
+        spot_provider: Some("FARGATE_SPOT".into()),
         platform_version: None,
+        execution_role: None,
+        enable_execute_command: false,
+        propagate_tags: false,
+        profile: None,
+        assume_role: None,
         start_timeout: Duration::from_secs(60),
         request_quota: 1,
     }
+}
+
+/// The backend of `cluster`, with static credentials: nothing is kept.
+pub(crate) async fn open(cluster: EcsCluster) -> Ecs {
+    Ecs::open(cluster, Path::new(env!("CARGO_TARGET_TMPDIR")), &SessionFacts::new()).await
 }
 
 /// A launch with a token of its own, otherwise with the least that can be asked for.

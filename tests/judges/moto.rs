@@ -6,13 +6,12 @@
 
 use std::net::IpAddr;
 
-use pointsman::backend::ecs::Ecs;
 use pointsman::backend::{Phase, TaskBackend};
 use pointsman::placement::Capacity;
 use pointsman::settings::EcsCluster;
 use serde_json::Value;
 
-use crate::launches::{REGION, cluster, request};
+use crate::launches::{REGION, cluster, open, request};
 use crate::processes::{Server, python, script};
 use crate::reentry;
 
@@ -35,7 +34,7 @@ async fn drive(service: Value) {
         (cluster, Capacity::Spot),
     ];
     for (number, (cluster, capacity)) in ways.into_iter().enumerate() {
-        let backend = Ecs::open(cluster).await;
+        let backend = open(cluster).await;
         let mut request = request(number);
         request.capacity = capacity;
         request.task_definition = service["task_definition"].as_str().unwrap().to_owned();
@@ -69,7 +68,7 @@ async fn drive(service: Value) {
 
 /// The errors that moto words as AWS does.
 async fn errors(service: &Value) {
-    let elsewhere = Ecs::open(EcsCluster { cluster: "nowhere".to_owned(), ..cluster() }).await;
+    let elsewhere = open(EcsCluster { cluster: "nowhere".to_owned(), ..cluster() }).await;
     let error = elsewhere.launch(&request(90)).await.unwrap_err();
     assert_eq!((error.call, error.code.as_str()), ("RunTask", "ClusterNotFoundException"));
     assert!(error.hint.is_some(), "{error:?}");
@@ -81,7 +80,7 @@ async fn errors(service: &Value) {
     };
     let mut unknown = request(91);
     unknown.task_definition = "unknown:1".to_owned();
-    let error = Ecs::open(cluster).await.launch(&unknown).await.unwrap_err();
+    let error = open(cluster).await.launch(&unknown).await.unwrap_err();
     assert_eq!(error.code, "ClientException");
     assert_eq!(error.message, "Unable to describe task definition.");
     assert!(error.hint.is_some(), "{error:?}");

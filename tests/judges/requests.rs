@@ -9,7 +9,7 @@ use pointsman::backend::{Phase, TaskBackend, TaskId, TaskStatus};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::launches::{cluster, matrix, request, world};
+use crate::launches::{cluster, matrix, open, request, world};
 use crate::processes::{Server, simulator};
 use crate::reentry;
 use crate::verdict::{Verdict, verdict};
@@ -70,7 +70,7 @@ async fn until(
 
 async fn drive_the_matrix() {
     for (name, cluster, request) in matrix() {
-        let backend = Ecs::open(cluster).await;
+        let backend = open(cluster).await;
         let task = backend.launch(&request).await.unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(backend.launch(&request).await.unwrap(), task, "{name}: repeated");
         let running = |status: &TaskStatus| status.phase == Phase::Running;
@@ -84,7 +84,7 @@ async fn drive_the_matrix() {
         assert_eq!(backend.list(&request.started_by).await.unwrap(), [], "{name}");
     }
     let unknown = format!("arn:aws:ecs:eu-west-1:123456789012:task/judged/{:032x}", 7);
-    let backend = Ecs::open(cluster()).await;
+    let backend = open(cluster()).await;
     assert_eq!(backend.describe(&TaskId(unknown.clone())).await.unwrap(), None);
     backend.stop(&TaskId(unknown), "").await.unwrap();
 }
@@ -130,7 +130,7 @@ fn every_request_is_valid_by_the_service_model() {
 const MANY: usize = 101;
 
 async fn drive_many() {
-    let backend = Ecs::open(cluster()).await;
+    let backend = open(cluster()).await;
     let mut launched = BTreeSet::new();
     for token in 0..MANY {
         launched.insert(backend.launch(&request(token)).await.unwrap().0);

@@ -135,6 +135,7 @@ impl Local {
             }
         });
         Some(TaskStatus {
+            bindings: Vec::new(),
             phase: if stopped.is_some() { Phase::Stopped } else { Phase::Running },
             address: Some(file.address),
             stopped,

@@ -67,7 +67,8 @@ async fn release(context: &Context, state: &State, mut attempt: Attempt) -> Resu
         }
         let Some(placement) = attempt.placements.get(launch.placement) else { continue };
         let cluster = context.cluster(&placement.cluster)?;
-        let backend = backend::open(cluster, state.directory()).await;
+        let facts = launch::session_facts(context, &attempt);
+        let backend = backend::open_for(cluster, state.directory(), &facts).await;
         let tasks = match &launch.task {
             Some(task) => vec![task.clone()],
             None => unnamed_tasks(context, &attempt, launch, backend.as_ref()).await?,

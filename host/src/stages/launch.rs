@@ -7,11 +7,11 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::Context;
-use crate::backend::{LaunchRequest, TaskId};
+use crate::backend::{LaunchRequest, SessionFacts, TaskId, TaskStatus};
 use crate::failure::{Failure, Report};
 use crate::placement::Placement;
 use crate::secret::Secret;
-use crate::settings::{HostKeySource, Settings, SshServer, TaskDefinition};
+use crate::settings::{HostKeySource, SessionFact, Settings, SshServer, TaskDefinition};
 use crate::ssh::{HostKey, KeyPair, Target};
 use crate::state::{Attempt, Keys, Launch};
 
@@ -42,10 +42,18 @@ pub(super) fn target(
     attempt: &Attempt,
     definition: &TaskDefinition,
     address: IpAddr,
+    status: &TaskStatus,
 ) -> Result<Target, Failure> {
     let keys = keys_of(attempt)?;
+    let (container, port) = (&definition.container, definition.ssh.port);
+    let port = status.port(container, port).ok_or_else(|| {
+        Failure::system(format!(
+            "port {port} of container `{container}` is not mapped to a port of its host"
+        ))
+        .hint("add a port mapping for it to the ECS task definition, with `hostPort` 0")
+    })?;
     Ok(Target {
-        address: SocketAddr::new(address, definition.ssh.port),
+        address: SocketAddr::new(address, port),
         user: definition.ssh.user.clone(),
         client_key: key(&keys.client)?,
         host_key: match definition.ssh.host_key {
@@ -181,6 +189,17 @@ fn tags(
         tags.insert(format!("pointsman:label:{key}"), value.clone());
     }
     tags
+}
+
+/// Whom a session in the cluster's account is for.
+pub(super) fn session_facts(context: &Context, attempt: &Attempt) -> SessionFacts {
+    SessionFacts::from([
+        (SessionFact::Manager, context.settings.manager.clone()),
+        (SessionFact::Profile, attempt.profile.clone()),
+        (SessionFact::Project, attempt.job.project_id.to_string()),
+        (SessionFact::Pipeline, attempt.job.pipeline_id.to_string()),
+        (SessionFact::Job, attempt.job.id.to_string()),
+    ])
 }
 
 /// The last part of an ARN.

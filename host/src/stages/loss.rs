@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::Context;
+use super::{Context, launch};
 use crate::backend::{self, Cause, Phase, Stopped, TaskStatus};
 use crate::failure::{Failure, Report};
 use crate::placement::size::{self, Size};
@@ -86,7 +86,8 @@ pub(super) async fn diagnose(
 async fn ended(context: &Context, state: &State, attempt: &Attempt) -> Option<TaskStatus> {
     let task = attempt.launch.as_ref()?.task.as_ref()?;
     let cluster = context.cluster(&attempt.launched_placement()?.cluster).ok()?;
-    let backend = backend::open(cluster, state.directory()).await;
+    let facts = launch::session_facts(context, attempt);
+    let backend = backend::open_for(cluster, state.directory(), &facts).await;
     let began = Instant::now();
     let mut gap = FIRST_GAP;
     loop {

@@ -139,8 +139,14 @@ impl Work<'_> {
         loop {
             let placement = self.placement()?;
             let cluster = self.context.cluster(&placement.cluster)?;
-            let backend: Arc<dyn TaskBackend> =
-                Arc::from(backend::open(cluster, self.state.directory()).await);
+            let backend: Arc<dyn TaskBackend> = Arc::from(
+                backend::open_for(
+                    cluster,
+                    self.state.directory(),
+                    &launch::session_facts(self.context, self.attempt),
+                )
+                .await,
+            );
             let ended = match self.launch()?.failed.clone() {
                 // A `prepare` before this one was killed between two launches.
                 Some(failed) => {
@@ -253,7 +259,9 @@ impl Work<'_> {
             },
             times: self.context.settings.ssh,
         };
-        let target = |address| launch::target(self.attempt, definition, address);
+        let target = |address, status: &TaskStatus| {
+            launch::target(self.attempt, definition, address, status)
+        };
         let reached = tokio::select! {
             () = &mut *terminated => return Ok(Ended::Cancelled),
             reached = waiting.until_ready(target) => reached,

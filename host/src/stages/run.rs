@@ -126,6 +126,8 @@ async fn signalled(context: &Context, state: &State, attempt: &mut Attempt, name
 async fn status(context: &Context, state: &State, attempt: &Attempt) -> Option<TaskStatus> {
     let task = attempt.launch.as_ref()?.task.as_ref()?;
     let cluster = context.cluster(&attempt.launched_placement()?.cluster).ok()?;
-    let looking = async { backend::open(cluster, state.directory()).await.describe(task).await };
+    let facts = launch::session_facts(context, attempt);
+    let looking =
+        async { backend::open_for(cluster, state.directory(), &facts).await.describe(task).await };
     timeout(DIAGNOSIS_TIMEOUT, looking).await.ok()?.ok()?
 }

@@ -36,6 +36,8 @@ pub(crate) struct House {
     directory: TempDir,
     simulator: Child,
     endpoint: String,
+    /// Beside [`Self::cloud_environment`]'s own.
+    pub(crate) environment: Vec<(&'static str, String)>,
 }
 
 impl House {
@@ -52,15 +54,34 @@ impl House {
     /// A house whose simulator's world has these fields beside the usual ones, with settings that `change` has
     /// made of the usual ones.
     pub(crate) fn altered(fields: &Value, change: impl Fn(String) -> String) -> Self {
+        Self::with(
+            |settings| *settings = change(std::mem::take(settings)),
+            |world| {
+                for (key, value) in fields.as_object().unwrap() {
+                    world[key] = value.clone();
+                }
+            },
+        )
+    }
+
+    /// A house whose settings and whose simulator's world are changed before anything starts.
+    pub(crate) fn with(
+        change_settings: impl FnOnce(&mut String),
+        change_world: impl FnOnce(&mut Value),
+    ) -> Self {
         let directory = TempDir::with_prefix_in("house-", env!("CARGO_TARGET_TMPDIR")).unwrap();
         let path = directory.path();
-        fs::write(path.join("pointsman.toml"), change(settings(&path.join("state")))).unwrap();
+        let mut settings = settings(&path.join("state"));
+        change_settings(&mut settings);
+        fs::write(path.join("pointsman.toml"), settings).unwrap();
         let state = path.join("state");
         fs::create_dir(&state).unwrap();
         if let Some(compiled) = compiled_policies() {
             copy_directory(compiled, &state.join("policies"));
         }
-        fs::write(path.join("world.json"), world(fields).to_string()).unwrap();
+        let mut world = world();
+        change_world(&mut world);
+        fs::write(path.join("world.json"), world.to_string()).unwrap();
         fs::create_dir(path.join("simulator")).unwrap();
         let mut simulator = Command::new(executable("pointsman-simulator"))
             .arg("--world")
@@ -82,7 +103,7 @@ impl House {
             panic!("the simulator says {line:?} ({error})\n{log}")
         });
         let endpoint = answer["endpoint"].as_str().unwrap().to_owned();
-        Self { directory, simulator, endpoint }
+        Self { directory, simulator, endpoint, environment: Vec::new() }
     }
 
     /// Where the simulator listens.
@@ -157,12 +178,16 @@ impl House {
 
     /// What AWS's client is told on a machine with credentials, and where the simulator is.
     pub(crate) fn cloud_environment(&self) -> Vec<(&'static str, String)> {
-        vec![
+        let mut environment = vec![
             ("AWS_ENDPOINT_URL_ECS", self.endpoint.clone()),
+            ("AWS_ENDPOINT_URL_STS", self.endpoint.clone()),
+            ("AWS_ENDPOINT_URL_EC2", self.endpoint.clone()),
             ("AWS_ACCESS_KEY_ID", "AKIATESTTESTTESTTEST".to_owned()),
             ("AWS_SECRET_ACCESS_KEY", "secret-of-the-runner-manager".to_owned()),
             ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
-        ]
+        ];
+        environment.extend(self.environment.iter().cloned());
+        environment
     }
 
     /// A new attempt at `job`, as the runner that uses the profile `profile` would make it.
@@ -218,7 +243,7 @@ pub(crate) fn user() -> String {
     String::from_utf8(id.stdout).unwrap().trim().to_owned()
 }
 
-fn world(fields: &Value) -> Value {
+fn world() -> Value {
     let definition = |family: &str, arch: &str, image: &str, port: u16| {
         json!({
             "family": family,
@@ -235,7 +260,7 @@ fn world(fields: &Value) -> Value {
             }],
         })
     };
-    let mut world = json!({
+    json!({
         "account": "123456789012",
         "region": "eu-west-1",
         "clusters": [{ "name": "test-cluster", "capacity_providers": ["FARGATE", "FARGATE_SPOT"] }],
@@ -251,11 +276,7 @@ fn world(fields: &Value) -> Value {
             "example/agent": { "server": "agent" },
             "example/openssh": { "server": "openssh" },
         },
-    });
-    for (key, value) in fields.as_object().unwrap() {
-        world[key] = value.clone();
-    }
-    world
+    })
 }
 
 /// The policies, compiled once for all tests of this process by a job of their own.

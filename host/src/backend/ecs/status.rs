@@ -5,11 +5,13 @@ use std::net::IpAddr;
 use aws_sdk_ecs::error::SdkError;
 use aws_sdk_ecs::operation::run_task::RunTaskError;
 use aws_sdk_ecs::primitives::DateTime;
-use aws_sdk_ecs::types::Task;
+use aws_sdk_ecs::types::{Container, NetworkBinding, Task};
 use jiff::Timestamp;
 
 use super::classify;
-use crate::backend::{OwnedTask, Phase, Stopped, StoppedContainer, TaskId, TaskStatus, Times};
+use crate::backend::{
+    OwnedTask, Phase, PortBinding, Stopped, StoppedContainer, TaskId, TaskStatus, Times,
+};
 
 fn phase(task: &Task) -> Phase {
     match task.last_status().unwrap_or_default() {
@@ -32,6 +34,7 @@ pub(super) fn of_task(task: &Task) -> TaskStatus {
     TaskStatus {
         phase,
         address: address(task),
+        bindings: bindings(task),
         stopped,
         subnet: interface_detail(task, "subnetId").map(str::to_owned),
         times: Times {
@@ -42,11 +45,6 @@ pub(super) fn of_task(task: &Task) -> TaskStatus {
             stopped_at: time(task.stopped_at()),
         },
     }
-}
-
-/// The same with the task's name.
-pub(super) fn named_task(task: &Task) -> Option<(TaskId, TaskStatus)> {
-    Some((TaskId(task.task_arn()?.to_owned()), of_task(task)))
 }
 
 fn stopped(task: &Task) -> Stopped {
@@ -93,6 +91,11 @@ fn address(task: &Task) -> Option<IpAddr> {
     interface.or_else(container)?.parse().ok()
 }
 
+/// The network interface of an awsvpc task.
+pub(super) fn interface(task: &Task) -> Option<&str> {
+    interface_detail(task, "networkInterfaceId")
+}
+
 fn interface_detail<'t>(task: &'t Task, name: &str) -> Option<&'t str> {
     // By type: Service Connect and EBS volumes are attachments too.
     task.attachments()
@@ -101,6 +104,23 @@ fn interface_detail<'t>(task: &'t Task, name: &str) -> Option<&'t str> {
         .flat_map(|attachment| attachment.details())
         .find(|detail| detail.name() == Some(name))
         .and_then(|detail| detail.value())
+}
+
+/// Which ports of the host lead to the containers; none in awsvpc mode.
+fn bindings(task: &Task) -> Vec<PortBinding> {
+    let of = |container: &Container, binding: &NetworkBinding| {
+        Some(PortBinding {
+            container: container.name()?.to_owned(),
+            container_port: u16::try_from(binding.container_port()?).ok()?,
+            host_port: u16::try_from(binding.host_port()?).ok()?,
+        })
+    };
+    task.containers()
+        .iter()
+        .flat_map(|container| {
+            container.network_bindings().iter().filter_map(move |binding| of(container, binding))
+        })
+        .collect()
 }
 
 /// A task of this manager's with its tags; none when it has been told to stop since ListTasks named it.
@@ -127,7 +147,7 @@ pub(super) fn says_no_such_task(code: Option<&str>, message: Option<&str>) -> bo
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_ecs::types::{Attachment, Container, KeyValuePair, TaskStopCode};
+    use aws_sdk_ecs::types::{Attachment, KeyValuePair, TaskStopCode};
 
     use super::*;
 
@@ -151,6 +171,31 @@ mod tests {
         assert_eq!(status.phase, Phase::Pending);
         assert_eq!(status.address, Some("10.0.0.7".parse().unwrap()));
         assert_eq!(status.stopped, None);
+    }
+
+    #[test]
+    fn mapped_ports_are_told_by_container_and_port() {
+        let binding = |container, host| {
+            NetworkBinding::builder().container_port(container).host_port(host).build()
+        };
+        let task = Task::builder()
+            .last_status("RUNNING")
+            .containers(
+                Container::builder().name("db").network_bindings(binding(22, 40_000)).build(),
+            )
+            .containers(
+                Container::builder()
+                    .name("ci-coordinator")
+                    .network_bindings(binding(80, 40_001))
+                    .network_bindings(binding(22, 40_002))
+                    .build(),
+            )
+            .build();
+        let status = of_task(&task);
+        assert_eq!(status.port("ci-coordinator", 22), Some(40_002));
+        assert_eq!(status.port("ci-coordinator", 2222), None);
+        let without = of_task(&Task::builder().last_status("RUNNING").build());
+        assert_eq!(without.port("ci-coordinator", 22), Some(22));
     }
 
     #[test]

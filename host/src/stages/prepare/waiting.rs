@@ -45,7 +45,7 @@ impl Waiting<'_> {
     /// task that has stopped will not answer any more.
     pub(super) async fn until_ready(
         &mut self,
-        target: impl Fn(IpAddr) -> Result<Target, Failure>,
+        target: impl Fn(IpAddr, &TaskStatus) -> Result<Target, Failure>,
     ) -> Result<(Session, SocketAddr, Option<TaskStatus>), Box<Lost>> {
         let began = Instant::now();
         let mut heartbeat = began + HEARTBEAT;
@@ -88,8 +88,8 @@ impl Waiting<'_> {
                             progress.missing_since.get_or_insert_with(Instant::now);
                             continue;
                         }
-                        News::Failed { cause, detail, .. } => {
-                            failed_look(&mut progress, cause, detail)?;
+                        News::Failed { cause, detail, hint, .. } => {
+                            failed_look(&mut progress, cause, detail, hint)?;
                             continue;
                         }
                     };
@@ -105,7 +105,7 @@ impl Waiting<'_> {
                         announce(&status, began);
                     }
                     if let (None, Some(ip)) = (progress.address, status.address) {
-                        let target = target(ip)
+                        let target = target(ip, &status)
                             .map_err(|failure| Lost::of(Cause::Other, "no target", failure, None))?;
                         progress.address = Some(target.address);
                         let times = self.times;
@@ -139,11 +139,17 @@ fn too_late(progress: &Progress, start_timeout: Duration) -> Box<Lost> {
 }
 
 /// Fails when looking again is not worth it.
-fn failed_look(progress: &mut Progress, cause: Cause, detail: String) -> Result<(), Box<Lost>> {
+fn failed_look(
+    progress: &mut Progress,
+    cause: Cause,
+    detail: String,
+    hint: Option<String>,
+) -> Result<(), Box<Lost>> {
     progress.failed_looks += 1;
     let is_final = matches!(cause.step(), Step::Final(_)) && cause != Cause::Other;
     if is_final || progress.failed_looks >= FAILED_LOOKS {
         let failure = Failure::system(format!("cannot look at the task: {detail}"));
+        let failure = hint.into_iter().fold(failure, Failure::hint);
         // The task itself may be well, but without looks nobody can tell.
         let cause = if is_final { cause } else { Cause::Other };
         return Err(Lost::of(cause, detail, failure, progress.seen.clone()));

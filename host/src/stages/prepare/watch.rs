@@ -60,6 +60,8 @@ pub(super) enum News {
         cause: Cause,
         /// The error.
         detail: String,
+        /// What to do about it.
+        hint: Option<String>,
         /// Counts the failures, so that each is news.
         count: u32,
     },
@@ -235,7 +237,12 @@ async fn look_at(backend: &dyn TaskBackend, task: &TaskId) -> News {
     match backend.describe(task).await {
         Ok(Some(status)) => News::Status(Box::new(status)),
         Ok(None) => News::Missing,
-        Err(error) => News::Failed { cause: error.cause, detail: error.to_string(), count: 0 },
+        Err(error) => News::Failed {
+            cause: error.cause,
+            detail: error.to_string(),
+            hint: error.hint,
+            count: 0,
+        },
     }
 }
 
@@ -346,7 +353,8 @@ impl Poller {
             Err(error) => {
                 self.failures += 1;
                 let (cause, detail) = (error.cause, error.to_string());
-                (BTreeMap::new(), Some(News::Failed { cause, detail, count: self.failures }))
+                let hint = error.hint;
+                (BTreeMap::new(), Some(News::Failed { cause, detail, hint, count: self.failures }))
             }
         };
         let found: BTreeMap<TaskId, TaskStatus> = found;
@@ -461,6 +469,7 @@ mod tests {
         ) -> Result<Vec<(TaskId, TaskStatus)>, BackendError> {
             self.calls.lock().unwrap().push(tasks.len());
             let status = TaskStatus {
+                bindings: Vec::new(),
                 phase: Phase::Pending,
                 address: Some("127.1.2.3".parse().unwrap()),
                 stopped: None,
