@@ -291,7 +291,7 @@ fn again(error: &BackendError) -> BackendError {
         code: error.code.clone(),
         message: error.message.clone(),
         hint: error.hint.clone(),
-        cause: error.cause.clone(),
+        cause: error.cause,
     }
 }
 
