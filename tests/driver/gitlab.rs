@@ -175,6 +175,18 @@ fn the_token_follows_no_redirect() {
 }
 
 #[test]
+fn a_server_without_a_certificate_gets_no_token() {
+    let house = House::new();
+    let server = Server::start(|_| Response::of(200, "{}"));
+    ask(&house, &server, "job_tags = \"required\"\ntimeout = \"5s\"");
+    house.edit_settings(|text| text.replace("url = \"http://", "url = \"https://"));
+    let mut attempt = house.attempt("agent", &Job::default());
+    let _ = attempt.config().fails_the_system().says("cannot ask https://127.0.0.1").hides(TOKEN);
+    let seen = server.requests();
+    assert!(seen.iter().all(|request| request.headers.is_empty()), "{seen:?}");
+}
+
+#[test]
 fn a_token_does_not_leave_in_the_clear() {
     let house = House::new();
     let text = fs::read_to_string(house.settings_file()).unwrap();
@@ -204,8 +216,7 @@ fn a_chain_that_read_a_claim_gets_no_privileged_role() {
         "agent",
         "policies = [\"reader\", \"by-tag\"]\nclaims_taint = \"deny-privileged-roles\"",
     );
-    let mut job = Job::default();
-    job.image = Some("alpine".to_owned());
+    let job = Job { image: Some("alpine".to_owned()), ..Job::default() };
     let _ = house
         .attempt("agent", &job)
         .config()
