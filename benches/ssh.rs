@@ -24,8 +24,8 @@ use std::time::Duration;
 use measure::{Row, median, peak_memory, print, sample};
 use russh::keys::PrivateKey;
 use russh::keys::ssh_key::{LineEnding, private::Ed25519Keypair};
-use support::House;
 use support::attempt::Attempt;
+use support::{House, Job};
 
 const ROUNDS: usize = 40;
 
@@ -44,8 +44,8 @@ fn main() {
         return measure::measure();
     }
     let house = House::new();
-    let mut agent = house.prepared("agent");
-    let mut openssh = house.prepared("openssh");
+    let mut agent = prepared(&house, "agent");
+    let mut openssh = prepared(&house, "openssh");
     let mut rows = Vec::new();
     empty_scripts(&house, &agent, &openssh, &mut rows);
     throughput(&house, &agent, &openssh, &mut rows);
@@ -54,6 +54,14 @@ fn main() {
         let _ = attempt.cleanup().succeeds();
     }
     print(&rows);
+}
+
+/// An attempt whose task is ready.
+fn prepared<'h>(house: &'h House, profile: &str) -> Attempt<'h> {
+    let mut attempt = house.attempt(profile, &Job::default());
+    let _ = attempt.config().succeeds();
+    let _ = attempt.prepare().succeeds();
+    attempt
 }
 
 /// `run` of `text`, ready to start.
