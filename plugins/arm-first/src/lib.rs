@@ -76,12 +76,12 @@ impl Mutator for ArmFirst {
                 continue;
             }
             let mut arm = Placement { arch: Arch::Arm64, ..candidate.clone() };
-            label(&mut arm, "arm-first", "arm64");
+            label(&mut arm, "choice", "arm64");
             because(&mut arm, "ARM, since the task definition offers it");
             ranked.push(arm);
             if settings.fall_back {
                 let mut x86 = candidate;
-                label(&mut x86, "arm-first", "x86_64");
+                label(&mut x86, "choice", "x86_64");
                 because(&mut x86, "if ARM has no capacity");
                 ranked.push(x86);
             }

@@ -132,8 +132,8 @@ impl Mutator for ExperimentPolicy {
         let mut ranked = if is_variant { alternatives } else { Vec::new() };
         ranked.extend(candidates);
         for placement in &mut ranked {
-            label(placement, "experiment", &settings.name);
-            label(placement, "experiment-side", if is_variant { "variant" } else { "control" });
+            label(placement, "name", &settings.name);
+            label(placement, "side", if is_variant { "variant" } else { "control" });
         }
         Ok(ranked)
     }
@@ -203,7 +203,7 @@ mod tests {
     fn side(job: &Fixture, json: &Value) -> Option<String> {
         let settings = ExperimentPolicy::settings(json).unwrap();
         let ranked = ExperimentPolicy::mutate(job, &settings, vec![placement()]).unwrap();
-        let label = ranked[0].labels.iter().find(|(name, _)| name == "experiment-side");
+        let label = ranked[0].labels.iter().find(|(name, _)| name == "side");
         let side = label.map(|(_, side)| side.clone());
         let is_arm = ranked[0].arch == Arch::Arm64;
         assert_eq!(is_arm, side.as_deref() == Some("variant"));

@@ -9,8 +9,8 @@ use pointsman_policy_sdk::{
     because, label, settings,
 };
 
-/// The label that says which way a job went.
-const LABEL: &str = "spot-first";
+/// The label that says which way a job went; the host puts the policy's name before it.
+const LABEL: &str = "choice";
 
 /// `[policies.spot-first.settings]`
 #[derive(Debug, serde::Deserialize)]
