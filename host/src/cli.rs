@@ -1,5 +1,6 @@
 //! The command line: what there is to say, and who does it.
 
+mod policy;
 mod rehearse;
 
 use std::ffi::OsString;
@@ -51,6 +52,8 @@ enum Command {
     Custom(StageCommand),
     /// Plays a .gitlab-ci.yml through the driver as GitLab Runner would
     Rehearse(rehearse::Arguments),
+    /// Installs policies, and what else their authors need
+    Policy(policy::Arguments),
 }
 
 #[derive(Debug, Subcommand)]
@@ -92,6 +95,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let (stage, global) = match cli.command {
         Command::Stage(command) | Command::Custom(command) => (Stage::from(command), cli.global),
         Command::Rehearse(arguments) => return rehearse::run(&cli.global, arguments),
+        Command::Policy(arguments) => return policy::run(&cli.global, arguments),
     };
     let termination = Termination::install(&environment);
     let ended = guard(|| {
