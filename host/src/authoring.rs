@@ -66,7 +66,10 @@ pub enum AuthoringError {
 }
 
 /// For `map_err`.
-pub(crate) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> AuthoringError {
+pub(crate) fn failed(
+    action: &'static str,
+    path: &Path,
+) -> impl FnOnce(io::Error) -> AuthoringError {
     let path = path.to_owned();
     move |source| AuthoringError::Io { action, path, source }
 }

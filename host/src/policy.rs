@@ -12,6 +12,7 @@ mod engine;
 mod imports;
 mod inputs;
 mod limits;
+mod recorded;
 pub mod store;
 #[cfg(test)]
 mod tests;
@@ -27,8 +28,9 @@ use crate::placement::Placement;
 use crate::placement::bounds::Bounds;
 use crate::placement::catalog::Catalog;
 use crate::settings;
-pub use chain::{decide, decide_traced};
-pub use store::{Store, StoreError};
+pub use chain::{decide, decide_given, decide_traced};
+pub use recorded::RecordedQuestion;
+pub use store::{Examined, Store, StoreError};
 
 /// What the policies are asked.
 #[derive(Debug, Clone, Copy)]

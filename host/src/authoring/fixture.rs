@@ -658,6 +658,11 @@ mod tests {
         let error = files(&[directory.path().join("x")]).unwrap();
         assert_eq!(error.len(), 1);
         std::fs::remove_file(&path).unwrap();
-        assert!(files(&[directory.path().to_owned()]).unwrap_err().to_string().starts_with("no fixture"));
+        assert!(
+            files(&[directory.path().to_owned()])
+                .unwrap_err()
+                .to_string()
+                .starts_with("no fixture")
+        );
     }
 }

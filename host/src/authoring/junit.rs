@@ -18,7 +18,10 @@ pub fn report(suite: &str, played: &[Played]) -> String {
             .as_ref()
             .map_or(0.0, |observed| observed.elapsed_us as f64 / 1_000_000.0);
         let name = escaped(&played.name);
-        let _ = write!(xml, "    <testcase classname=\"{suite}\" name=\"{name}\" time=\"{seconds:.6}\"");
+        let _ = write!(
+            xml,
+            "    <testcase classname=\"{suite}\" name=\"{name}\" time=\"{seconds:.6}\""
+        );
         if played.differences.is_empty() {
             xml.push_str("/>\n");
             continue;
@@ -66,7 +69,8 @@ mod tests {
             differences: differences.iter().map(|&text| text.to_owned()).collect(),
             variants: 0,
         };
-        let xml = report("by-tag", &[played("a <b>", &[]), played("c", &["x: \"1\" & 2", "y\u{1b}"])]);
+        let xml =
+            report("by-tag", &[played("a <b>", &[]), played("c", &["x: \"1\" & 2", "y\u{1b}"])]);
         assert!(xml.contains("tests=\"2\" failures=\"1\""), "{xml}");
         assert!(xml.contains("name=\"a &lt;b&gt;\" time=\"0.000000\"/>"), "{xml}");
         assert!(xml.contains("message=\"x: &quot;1&quot; &amp; 2\""), "{xml}");

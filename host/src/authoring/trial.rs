@@ -181,9 +181,8 @@ impl Bench<'_> {
 }
 
 fn given(fixture: &Fixture, asked: &Asked) -> Result<Vec<Placement>, AuthoringError> {
-    let unusable = |what: String| {
-        AuthoringError::Unusable(format!("fixture `{}`: {what}", fixture.name))
-    };
+    let unusable =
+        |what: String| AuthoringError::Unusable(format!("fixture `{}`: {what}", fixture.name));
     let candidates = fixture.candidates();
     if candidates.is_empty() {
         return Err(unusable("a mutator or a guard needs `candidates`".to_owned()));
@@ -275,7 +274,11 @@ fn differences(expect: &Expectation, observed: &Observed) -> Vec<String> {
             [("facts", &reads.facts, &observed.facts), ("claims", &reads.claims, &observed.claims)]
         {
             if let Some(expected) = expected.as_ref().filter(|expected| *expected != got) {
-                told.push(format!("reads.{what}: expected {}, got {}", listed(expected), listed(got)));
+                told.push(format!(
+                    "reads.{what}: expected {}, got {}",
+                    listed(expected),
+                    listed(got)
+                ));
             }
         }
     }
@@ -284,7 +287,10 @@ fn differences(expect: &Expectation, observed: &Observed) -> Vec<String> {
     }
     for field in &expect.unchanged_fields {
         if !FIELDS.contains(&field.as_str()) {
-            told.push(format!("unchanged_fields: `{field}` is no field; there are {}", FIELDS.join(", ")));
+            told.push(format!(
+                "unchanged_fields: `{field}` is no field; there are {}",
+                FIELDS.join(", ")
+            ));
         }
     }
     told
@@ -298,12 +304,14 @@ fn different_fields(
 ) {
     for (field, expected) in expected {
         match got.get(field) {
-            None => told.push(format!(
-                "{place}.{field}: no such field; there are {}",
-                FIELDS.join(", ")
-            )),
+            None => told
+                .push(format!("{place}.{field}: no such field; there are {}", FIELDS.join(", "))),
             Some(got) if !same(expected, got) => {
-                told.push(format!("{place}.{field}: expected {}, got {}", shown(expected), shown(got)));
+                told.push(format!(
+                    "{place}.{field}: expected {}, got {}",
+                    shown(expected),
+                    shown(got)
+                ));
             }
             Some(_) => {}
         }
@@ -336,10 +344,8 @@ fn changes(base: &Observed, now: &Observed, fields: &[&str]) -> Vec<String> {
     for (index, (before, after)) in base.placements.iter().zip(&now.placements).enumerate() {
         for &field in fields {
             let null = Value::Null;
-            let (before, after) = (
-                before.get(field).unwrap_or(&null),
-                after.get(field).unwrap_or(&null),
-            );
+            let (before, after) =
+                (before.get(field).unwrap_or(&null), after.get(field).unwrap_or(&null));
             if before != after {
                 let (before, after) = (shown(before), shown(after));
                 told.push(format!("placements[{index}].{field}: {before} becomes {after}"));
@@ -376,8 +382,10 @@ mod tests {
     #[test]
     fn differences_name_the_field_and_both_values() {
         assert_eq!(
-            told(json!({"decision": "place", "first": {"cluster": "ci", "role": ""}, "max_fuel": 100,
-                        "reads": {"facts": ["ref"], "claims": []}})),
+            told(
+                json!({"decision": "place", "first": {"cluster": "ci", "role": ""}, "max_fuel": 100,
+                        "reads": {"facts": ["ref"], "claims": []}})
+            ),
             Vec::<String>::new()
         );
         assert_eq!(

@@ -24,13 +24,12 @@ pub fn updated(expect: &Expectation, observed: &Observed) -> Expectation {
             })
             .collect::<BTreeMap<String, Value>>()
     };
-    let named = |fields: &BTreeMap<String, Value>| -> Vec<String> { fields.keys().cloned().collect() };
+    let named =
+        |fields: &BTreeMap<String, Value>| -> Vec<String> { fields.keys().cloned().collect() };
     let is_placed = observed.verdict == Verdict::Place;
     let first = match (&expect.first, &expect.placements) {
         _ if !is_placed => None,
-        (Some(first), _) => {
-            Some(fields(named(first).iter().map(String::as_str).collect(), 0))
-        }
+        (Some(first), _) => Some(fields(named(first).iter().map(String::as_str).collect(), 0)),
         (None, Some(_)) => None,
         (None, None) => Some(fields(USUAL.to_vec(), 0)),
     };
@@ -79,7 +78,10 @@ pub fn toml(text: &str, expect: &Expectation) -> Result<String, String> {
         if trimmed.starts_with('[') {
             let header = trimmed.trim_start_matches('[').trim_start();
             inside = header.starts_with("expect]") || header.starts_with("expect.");
-        } else if trimmed.starts_with("expect ") || trimmed.starts_with("expect.") || trimmed.starts_with("expect=") {
+        } else if trimmed.starts_with("expect ")
+            || trimmed.starts_with("expect.")
+            || trimmed.starts_with("expect=")
+        {
             return Err("`expect` must be a table of its own, [expect], to be updated".to_owned());
         }
         if !inside {
@@ -101,7 +103,8 @@ pub fn yaml(text: &str, expect: &Expectation) -> Result<String, String> {
     let mut kept = String::new();
     let mut inside = false;
     for line in text.lines() {
-        let is_key = line.chars().next().is_some_and(|first| !first.is_whitespace() && first != '#');
+        let is_key =
+            line.chars().next().is_some_and(|first| !first.is_whitespace() && first != '#');
         if is_key {
             inside = line.starts_with("expect:");
         }
@@ -145,10 +148,16 @@ mod tests {
         let before = "# why\nname = \"x\"\n\n[expect]\ndecision = \"reject\"\nmax_fuel = 7\nunchanged_under = [\"forged-claims\"]\n\n[facts]\ntags = [\"a\"] # one\n";
         let fixture: Fixture = ::toml::from_str(before).unwrap();
         let after = toml(before, &updated(&fixture.expect, &observed())).unwrap();
-        assert!(after.starts_with("# why\nname = \"x\"\n\n[facts]\ntags = [\"a\"] # one\n\n[expect"), "{after}");
+        assert!(
+            after.starts_with("# why\nname = \"x\"\n\n[facts]\ntags = [\"a\"] # one\n\n[expect"),
+            "{after}"
+        );
         let again: Fixture = ::toml::from_str(&after).unwrap();
         assert_eq!(again.expect, updated(&fixture.expect, &observed()));
-        assert_eq!((again.expect.decision, again.expect.max_fuel), (Some(Verdict::Place), Some(100)));
+        assert_eq!(
+            (again.expect.decision, again.expect.max_fuel),
+            (Some(Verdict::Place), Some(100))
+        );
         assert_eq!(again.expect.unchanged_under.len(), 1);
         assert!(toml("expect = { decision = \"place\" }\n", &again.expect).is_err());
     }
@@ -159,7 +168,10 @@ mod tests {
         let fixture: Fixture = serde_yaml_ng::from_str(before).unwrap();
         let after = yaml(before, &updated(&fixture.expect, &observed())).unwrap();
         let again: Fixture = serde_yaml_ng::from_str(&after).unwrap();
-        assert_eq!(again.expect.first.unwrap(), BTreeMap::from([("capacity".to_owned(), json!("spot"))]));
+        assert_eq!(
+            again.expect.first.unwrap(),
+            BTreeMap::from([("capacity".to_owned(), json!("spot"))])
+        );
         assert!(again.facts.tags.contains("a"), "{after}");
         assert_eq!(again.expect.reads, None);
     }

@@ -59,9 +59,9 @@ pub(super) fn of(fixture: &Fixture, variant: Variant, observed: &Observed) -> Va
     match variant {
         Variant::ForgedClaims => {
             let names = names(fixture, observed);
-            let asked = values(fixture).into_iter().map(|value| {
-                (format!("each is {value:?}"), forged(fixture, &names, &value))
-            });
+            let asked = values(fixture)
+                .into_iter()
+                .map(|value| (format!("each is {value:?}"), forged(fixture, &names, &value)));
             Varied { base: None, asked: asked.collect() }
         }
         Variant::MissingProtected => {
@@ -127,8 +127,7 @@ fn values(fixture: &Fixture) -> Vec<String> {
 
 fn forged(fixture: &Fixture, names: &BTreeSet<String>, value: &str) -> Asked {
     let mut changed = fixture.clone();
-    changed.claims.variables =
-        names.iter().map(|name| (name.clone(), value.to_owned())).collect();
+    changed.claims.variables = names.iter().map(|name| (name.clone(), value.to_owned())).collect();
     changed.claims.image = Some(value.to_owned()).filter(|value| !value.is_empty());
     changed.claims.services = vec![value.to_owned()];
     changed.asked()

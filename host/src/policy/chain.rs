@@ -42,6 +42,21 @@ pub fn decide_traced(
     store: &Store,
     trace: &mut Trace,
 ) -> Result<Vec<Placement>, PolicyError> {
+    decide_given(question, chain, store, None, trace)
+}
+
+/// The same for mutators and guards alone, asked about `given` instead of what a placer answered.
+///
+/// # Errors
+///
+/// As [`decide`].
+pub fn decide_given(
+    question: &Question<'_>,
+    chain: &[(&str, &settings::Policy)],
+    store: &Store,
+    given: Option<Vec<Placement>>,
+    trace: &mut Trace,
+) -> Result<Vec<Placement>, PolicyError> {
     let members = chain
         .iter()
         .map(|&(name, policy)| Ok(Member { name, policy, loaded: store.load(name, policy)? }))
@@ -49,7 +64,10 @@ pub fn decide_traced(
     let claims = members.iter().any(|member| member.loaded.imports_claims);
     let inputs = Arc::new(Inputs::new(question, claims));
     let chain = Chain { question, members, store, inputs };
-    let (placer, placements) = chain.place(trace)?;
+    let (placer, placements) = match given {
+        Some(given) => ("", given),
+        None => chain.place(trace)?,
+    };
     let placements = chain.mutate(placements, trace)?;
     let placements = chain.guard(placements, trace)?;
     chain.taint(placer, placements, trace)

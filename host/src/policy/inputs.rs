@@ -174,7 +174,7 @@ pub(super) fn blank() -> Inputs {
 
 /// The last entry of a name is the one that counts for GitLab Runner; when that one is masked or a file, the
 /// name is not offered at all: an earlier entry would be a value that the job does not see.
-fn visible_variables(job: &Job) -> BTreeMap<String, String> {
+pub(super) fn visible_variables(job: &Job) -> BTreeMap<String, String> {
     let mut last = BTreeMap::new();
     for variable in &job.variables {
         last.insert(&variable.key, variable);

@@ -8,6 +8,7 @@
 
 mod component;
 mod directory;
+mod examine;
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -19,6 +20,7 @@ use sha2::{Digest, Sha256};
 use wasmtime::component::Component;
 
 use self::directory::Directory;
+pub use self::examine::Examined;
 use super::call::{Caller, Linked, Runtime};
 use super::{BrokenKind, Kind, PolicyError, convert, engine, inputs};
 use crate::placement::text::one_line;
