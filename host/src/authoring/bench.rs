@@ -67,7 +67,7 @@ pub fn once(component: &Path, fixture: &Fixture, store_at: &Path) -> Result<Once
     let policy = policy_of(component, fixture.settings.clone())?;
     store.ensure(&name_of(component), &policy)?;
     let load_us = microseconds(started.elapsed());
-    let played = Bench { component, store: &store }.play(&without_expectations(fixture))?;
+    let played = Bench::new(component, &store)?.play(&without_expectations(fixture))?;
     let observed = played.observed.ok_or_else(|| {
         AuthoringError::Unusable(format!("the fixture fails: {}", played.differences.join("; ")))
     })?;

@@ -132,13 +132,13 @@ fn vendored(path: &str, text: &str) -> String {
         return text.replace("\"../../wit\"", "\"../wit\"");
     }
     let text = text
+        .replace("rust-version.workspace = true", "rust-version = \"1.95\"")
         .replace(
             "version.workspace = true",
             &format!("version = \"{}\"", env!("CARGO_PKG_VERSION")),
         )
         .replace("edition.workspace = true", "edition = \"2024\"")
-        .replace("license.workspace = true", "license = \"Apache-2.0\"")
-        .replace("rust-version.workspace = true", "rust-version = \"1.95\"");
+        .replace("license.workspace = true", "license = \"Apache-2.0\"");
     let end = ["[lints]", "[[example]]", "# Policies in small"]
         .iter()
         .filter_map(|section| text.find(section))
@@ -208,6 +208,7 @@ mod tests {
         let manifest = vendored("sdk/Cargo.toml", SDK[0].1);
         assert!(!manifest.contains("workspace") && !manifest.contains("example"), "{manifest}");
         assert!(manifest.contains("wit-bindgen"), "{manifest}");
+        assert!(manifest.contains("rust-version = \"1.95\""), "{manifest}");
         let files =
             fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../plugins/sdk/src")).unwrap();
         for file in files.flatten() {

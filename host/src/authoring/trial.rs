@@ -9,7 +9,7 @@ use super::fixture::{Asked, Expectation, Fixture, Variant, Verdict};
 use super::{AuthoringError, listed, name_of, policy_of, variants};
 use crate::placement::Placement;
 use crate::policy::{self, Kind, PolicyError, Store, Trace};
-use crate::settings::ClaimsTaint;
+use crate::settings::{self, ClaimsTaint};
 
 /// The fields of a placement, as fixtures spell them.
 pub const FIELDS: [&str; 10] = [
@@ -62,13 +62,23 @@ pub struct Played {
 /// A component that fixtures are played on.
 #[derive(Debug)]
 pub struct Bench<'a> {
-    /// The file.
-    pub component: &'a Path,
-    /// Where it is compiled.
-    pub store: &'a Store,
+    name: String,
+    policy: settings::Policy,
+    store: &'a Store,
 }
 
-impl Bench<'_> {
+impl<'a> Bench<'a> {
+    /// The component in the file `component`, as it is now; `store` compiles it.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file cannot be read.
+    pub fn new(component: &Path, store: &'a Store) -> Result<Self, AuthoringError> {
+        // Read and hashed once: engines of scripting languages have 18 MB.
+        let policy = policy_of(component, Value::Null)?;
+        Ok(Self { name: name_of(component), policy, store })
+    }
+
     /// Plays `fixture` and its variants.
     ///
     /// # Errors
@@ -139,16 +149,15 @@ impl Bench<'_> {
         fixture: &Fixture,
         asked: &Asked,
     ) -> Result<Result<Observed, String>, AuthoringError> {
-        let policy = policy_of(self.component, fixture.settings.clone())?;
-        let name = name_of(self.component);
+        let policy = settings::Policy { settings: fixture.settings.clone(), ..self.policy.clone() };
         let question = asked.question(ClaimsTaint::Allow);
-        let kind = self.store.describe(&name, &policy)?.kind;
+        let kind = self.store.describe(&self.name, &policy)?.kind;
         let given = match kind {
             Kind::Placer => None,
             Kind::Mutator | Kind::Guard => Some(given(fixture, asked)?),
         };
         let mut trace = Trace::default();
-        let chain = [(name.as_str(), &policy)];
+        let chain = [(self.name.as_str(), &policy)];
         let decided = policy::decide_given(&question, &chain, self.store, given, &mut trace);
         let mut observed = Observed {
             verdict: Verdict::Abstain,

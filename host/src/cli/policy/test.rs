@@ -32,7 +32,7 @@ pub(super) struct Arguments {
 /// Answers whether every fixture got what it expects.
 pub(super) fn run(arguments: &Arguments) -> Result<bool, Failure> {
     let store = arguments.cache.store()?;
-    let bench = Bench { component: &arguments.policy, store: &store };
+    let bench = Bench::new(&arguments.policy, &store)?;
     let mut played = Vec::new();
     for path in fixture::files(&arguments.fixtures)? {
         let fixture = Fixture::read(&path)?;
