@@ -88,16 +88,32 @@ pub fn policy_of(
     component: &Path,
     settings: serde_json::Value,
 ) -> Result<settings::Policy, AuthoringError> {
+    let bytes = std::fs::read(component).map_err(failed("read", component))?;
+    pinned(component, digest(&bytes), settings)
+}
+
+/// The same for a digest that is known: jobs do not read the component either.
+///
+/// # Errors
+///
+/// Fails when there is no current directory that a relative path could start from.
+pub fn pinned(
+    component: &Path,
+    sha256: String,
+    settings: serde_json::Value,
+) -> Result<settings::Policy, AuthoringError> {
     let path = std::path::absolute(component).map_err(failed("find", component))?;
-    let bytes = std::fs::read(&path).map_err(failed("read", component))?;
     Ok(settings::Policy {
-        component: path,
-        sha256: digest(&bytes),
+        component: settings::Component::File(path),
+        sha256,
         settings,
         fuel: 200_000_000,
         deadline: std::time::Duration::from_millis(250),
         memory_mib: 64,
         on_error: settings::OnError::Reject,
+        mode: settings::Mode::Enforce,
+        // Inert, and asked for by hand: a tool that refused would only send its user back for the grant.
+        wasi: true,
     })
 }
 

@@ -111,6 +111,11 @@ pub fn cargo_home() -> Option<OsString> {
     Process.get("CARGO_HOME").or_else(home)
 }
 
+/// Where Cargo builds, when it is told; `None` is the project's own `target`.
+pub fn cargo_target_directory() -> Option<PathBuf> {
+    Process.get("CARGO_TARGET_DIR").filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
 /// The filter of the trace log on stderr, `POINTSMAN_LOG`; `warn` when unset.
 pub fn log_filter(variables: &impl Variables) -> String {
     variables

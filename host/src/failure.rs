@@ -244,6 +244,9 @@ impl From<PolicyError> for Failure {
                 StoreError::Component { .. } => {
                     report.hint(format!("look at `component` of [policies.{policy}]"))
                 }
+                StoreError::NotInstalled { .. } => report.hint(
+                    "an operator has to run `pointsman policy sync`: jobs fetch nothing from a registry",
+                ),
                 StoreError::Unsafe { .. } | StoreError::Io { .. } | StoreError::Runtime(_) => report,
             }),
         }

@@ -16,6 +16,7 @@ mod recorded;
 pub mod store;
 #[cfg(test)]
 mod tests;
+mod wasi;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -28,7 +29,7 @@ use crate::placement::Placement;
 use crate::placement::bounds::Bounds;
 use crate::placement::catalog::Catalog;
 use crate::settings;
-pub use chain::{decide, decide_given, decide_traced};
+pub use chain::{decide, decide_given, decide_traced, try_out};
 pub use recorded::RecordedQuestion;
 pub use store::{Examined, Store, StoreError};
 
@@ -76,6 +77,9 @@ pub struct EarlierFailure {
     pub kind: FailureKind,
     /// One line.
     pub detail: String,
+    /// Where it ran, if it ran.
+    #[serde(default)]
+    pub placement: Option<Placement>,
 }
 
 /// The kinds of failure that another placement can help with.
@@ -112,6 +116,9 @@ pub struct Step {
     pub sha256: String,
     /// What it was asked for.
     pub kind: Kind,
+    /// Whether nothing hung on its answer.
+    #[serde(default)]
+    pub monitored: bool,
     /// One line: what it answered, what the host made of that.
     pub outcome: String,
     /// Of all its calls; the same each time for the same answers of the host.
@@ -209,6 +216,22 @@ pub struct Refusal {
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
+    /// Whose "no" it is.
+    #[serde(default)]
+    pub decided_by: DecidedBy,
+}
+
+/// Who has the say about what was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DecidedBy {
+    /// The policy that is named.
+    #[default]
+    Policy,
+    /// The profile's bounds, which the named policy's answer did not keep to.
+    Bounds,
+    /// The profile's `claims_taint`.
+    ClaimsTaint,
 }
 
 impl fmt::Display for Refusal {

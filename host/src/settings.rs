@@ -3,6 +3,8 @@
 //! [`read`] turns the file's text into [`Settings`] or into every mistake at once. The types here hold no
 //! `Option` that must be `Some`, and names that another table must have are known to be there.
 
+pub mod component;
+pub mod gitlab;
 pub mod problem;
 mod raw;
 mod table;
@@ -15,6 +17,8 @@ use std::time::Duration;
 use crate::placement::bounds::Bounds;
 use crate::placement::catalog::Catalog;
 use crate::placement::{Arch, size::Size};
+pub use component::{Component, OciReference};
+pub use gitlab::{Gitlab, JobTags};
 pub use problem::{Problem, SettingsError};
 
 /// The whole file.
@@ -24,6 +28,8 @@ pub struct Settings {
     pub state_directory: PathBuf,
     /// `[runner] name`: tells this manager's tasks from another's in `startedBy`.
     pub manager: String,
+    /// `[gitlab]`; `None` without a `url`.
+    pub gitlab: Option<Gitlab>,
     /// `[ssh]`
     pub ssh: SshTimes,
     /// `[clusters.*]`
@@ -176,9 +182,9 @@ pub struct Role {
 /// `[policies.*]`
 #[derive(Debug, Clone)]
 pub struct Policy {
-    /// The component's file, absolute.
-    pub component: PathBuf,
-    /// SHA-256 of that file, 64 lower-case hex digits.
+    /// Where the component comes from.
+    pub component: Component,
+    /// SHA-256 of the component, 64 lower-case hex digits.
     pub sha256: String,
     /// `[policies.*.settings]` as JSON: the policy's own.
     pub settings: serde_json::Value,
@@ -190,6 +196,36 @@ pub struct Policy {
     pub memory_mib: u32,
     /// What a failing policy means. Guards always reject.
     pub on_error: OnError,
+    /// Whether its answers count.
+    pub mode: Mode,
+    /// Whether it gets an inert WASI. Default false.
+    pub wasi: bool,
+}
+
+impl Policy {
+    /// A policy with nothing but what it needs, everything else at its default.
+    pub fn new(component: Component, sha256: String) -> Self {
+        Self {
+            component,
+            sha256,
+            settings: serde_json::json!({}),
+            fuel: 200_000_000,
+            deadline: Duration::from_millis(250),
+            memory_mib: 64,
+            on_error: OnError::Reject,
+            mode: Mode::Enforce,
+            wasi: false,
+        }
+    }
+}
+
+/// `mode = …`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// `"enforce"`, the default.
+    Enforce,
+    /// `"monitor"`: the policy runs and is recorded, and nothing hangs on what it answers.
+    Monitor,
 }
 
 /// `on_error = …`
@@ -208,6 +244,8 @@ pub struct Profile {
     pub tags: BTreeSet<String>,
     /// Names of `[policies.*]`, in order; never empty.
     pub policies: Vec<String>,
+    /// Those of [`Self::policies`] that this profile only monitors, whatever their own mode.
+    pub monitor: BTreeSet<String>,
     /// What a placement may be.
     pub bounds: Bounds,
     /// Whether a chain in which a policy read a claim may choose a privileged role.
@@ -247,6 +285,18 @@ impl Settings {
         let directory = absolute.parent().unwrap_or_else(|| Path::new("/"));
         read(&text, directory)
             .map_err(|problems| SettingsError::Mistakes { path: path.to_owned(), problems })
+    }
+
+    /// The policies of `profile` in order, by name, each in the mode that counts there.
+    pub fn chain<'s>(&'s self, profile: &'s Profile) -> Vec<(&'s str, Policy)> {
+        let in_profile = |name: &'s String| {
+            let mut policy = self.policies.get(name)?.clone();
+            if profile.monitor.contains(name) {
+                policy.mode = Mode::Monitor;
+            }
+            Some((name.as_str(), policy))
+        };
+        profile.policies.iter().filter_map(in_profile).collect()
     }
 
     /// The names that policies choose from, narrowed to what `bounds` allow, so that a policy cannot even

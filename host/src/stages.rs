@@ -4,6 +4,7 @@
 
 pub mod cleanup;
 pub mod config;
+mod facts;
 mod launch;
 mod loss;
 pub mod prepare;
@@ -17,8 +18,6 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::environment::RunnerEnvironment;
 use crate::failure::{Failure, Report};
-use crate::job::Job;
-use crate::job::response;
 use crate::settings::{Cluster, Profile, Settings};
 use crate::state::{Attempt, AttemptId, State};
 
@@ -34,19 +33,18 @@ pub struct Context {
 }
 
 impl Context {
-    /// The job of this call.
-    fn job(&self) -> Result<Job, Failure> {
+    /// The bytes of the job response file.
+    fn job_response(&self) -> Result<Vec<u8>, Failure> {
         let Some(path) = &self.environment.job_response_file else {
             let report = Report::new("JOB_RESPONSE_FILE is not set")
                 .hint("the stages are called by GitLab Runner; try `pointsman rehearse` by hand");
             return Err(Failure::System(report));
         };
-        let bytes = std::fs::read(path).map_err(|error| {
+        std::fs::read(path).map_err(|error| {
             let mut report = Report::new("the job response file of GitLab Runner cannot be read");
             report.causes = vec![format!("{}: {error}", path.display())];
             Failure::System(report)
-        })?;
-        Ok(response::parse(&bytes)?)
+        })
     }
 
     /// The profile that `--profile` names; without it, the file's only one.

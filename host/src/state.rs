@@ -119,10 +119,13 @@ pub struct Attempt {
     pub decided_at: Timestamp,
     /// When the task has to be gone: the job's timeout and slack after [`Self::decided_at`].
     pub deadline: Timestamp,
-    /// Ranked, never empty.
+    /// Ranked; empty only where the outcome is a rejection.
     pub placements: Vec<Placement>,
     /// What each policy answered, read and used, for `history` and `replay`.
     pub steps: serde_json::Value,
+    /// What the policies were asked, as far as they could read it, for `replay`.
+    #[serde(default)]
+    pub question: serde_json::Value,
     /// What the task's SSH server and the driver know each other by.
     pub keys: Option<Keys>,
     /// What `prepare` has begun.
@@ -207,6 +210,8 @@ pub enum OutcomeKind {
     OutOfMemory,
     /// GitLab Runner stopped `prepare`.
     Cancelled,
+    /// No policy or no bounds allowed the job: nothing was started.
+    Rejected,
     /// Anything else.
     Other,
 }
@@ -246,10 +251,18 @@ impl Attempt {
             deadline,
             placements,
             steps,
+            question: serde_json::Value::Null,
             keys: Some(keys),
             launch: None,
             outcome: None,
         }
+    }
+
+    /// The attempt with what its policies were asked.
+    #[must_use]
+    pub fn with_question(mut self, question: serde_json::Value) -> Self {
+        self.question = question;
+        self
     }
 
     /// The placement that `launch` is about.

@@ -7,9 +7,11 @@
     reason = "a test that cannot go on shall panic"
 )]
 
+mod authoring;
 mod cleanup;
 mod config;
 mod credentials;
+mod guide;
 mod hostile;
 mod local;
 mod prepare;

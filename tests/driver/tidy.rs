@@ -36,9 +36,13 @@ fn mentions(text: &str) -> Vec<String> {
 
 #[test]
 fn each_library_is_named_in_one_place() {
-    for (library, place) in
-        [("aws_sdk_ecs", "backend/ecs"), ("wasmtime", "policy"), ("russh", "ssh")]
-    {
+    for (library, place) in [
+        ("aws_sdk_ecs", "backend/ecs"),
+        ("wasmtime", "policy"),
+        ("russh", "ssh"),
+        ("ureq", "gitlab"),
+        ("oci_client", "registry"),
+    ] {
         for file in mentions(library) {
             let is_in_place =
                 file == format!("{place}.rs") || file.starts_with(&format!("{place}/"));
@@ -78,7 +82,7 @@ fn only_output_prints() {
 
 #[test]
 fn parts_do_not_know_each_other() {
-    let parts = ["policy", "backend", "ssh", "state", "output"];
+    let parts = ["policy", "backend", "ssh", "state", "output", "gitlab", "registry"];
     for part in parts {
         for other in parts.iter().filter(|other| **other != part) {
             // `state` keeps what the backend calls a task.
@@ -93,7 +97,9 @@ fn parts_do_not_know_each_other() {
         }
     }
     for below in ["job", "placement", "settings", "secret"] {
-        for above in ["stages", "policy", "backend", "ssh", "state", "failure", "cli", "rehearse"] {
+        for above in [
+            "stages", "policy", "backend", "ssh", "state", "failure", "cli", "rehearse", "registry",
+        ] {
             for file in mentions(&format!("crate::{above}")) {
                 let is_of_part =
                     file == format!("{below}.rs") || file.starts_with(&format!("{below}/"));

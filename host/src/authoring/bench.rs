@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fixture::Fixture;
 use super::trial::Bench;
-use super::{AuthoringError, name_of, policy_of};
+use super::{AuthoringError, name_of, pinned};
 use crate::policy::Store;
 
 /// What the child says.
@@ -61,13 +61,19 @@ pub struct Measured {
 /// # Errors
 ///
 /// Fails when the fixture cannot be played at all.
-pub fn once(component: &Path, fixture: &Fixture, store_at: &Path) -> Result<Once, AuthoringError> {
+pub fn once(
+    component: &Path,
+    sha256: &str,
+    fixture: &Fixture,
+    store_at: &Path,
+) -> Result<Once, AuthoringError> {
     let started = Instant::now();
     let store = Store::open(store_at)?;
-    let policy = policy_of(component, fixture.settings.clone())?;
+    let policy = pinned(component, sha256.to_owned(), fixture.settings.clone())?;
     store.ensure(&name_of(component), &policy)?;
     let load_us = microseconds(started.elapsed());
-    let played = Bench::new(component, &store)?.play(&without_expectations(fixture))?;
+    let bench = Bench::pinned(component, policy, &store);
+    let played = bench.play(&without_expectations(fixture))?;
     let observed = played.observed.ok_or_else(|| {
         AuthoringError::Unusable(format!("the fixture fails: {}", played.differences.join("; ")))
     })?;

@@ -3,7 +3,7 @@
 //! A chain answers with one text a step. What each step changed is found by asking again with the chain cut off
 //! after it: decisions are deterministic, so the shorter chain's answer is what the longer one had at that point.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -15,7 +15,7 @@ use crate::placement::Placement;
 use crate::policy::{self, Assurance, Kind, Question, Step, Store, Trace};
 use crate::rehearse::pipeline;
 use crate::secret::Secret;
-use crate::settings::{self, Settings};
+use crate::settings::{self, JobTags, Settings};
 
 /// One job, explained.
 #[derive(Debug, Serialize)]
@@ -89,8 +89,14 @@ pub fn chain<'a>(
         .collect()
 }
 
-/// Explains `job` for `profile`.
-pub fn job(settings: &Settings, profile: &str, job: &Job, store: &Store) -> Explained {
+/// Explains `job` for `profile`; `own_tags` are the job's, where they are known and the settings ask GitLab for them.
+pub fn job(
+    settings: &Settings,
+    profile: &str,
+    job: &Job,
+    own_tags: Option<&BTreeSet<String>>,
+    store: &Store,
+) -> Explained {
     let mut explained = Explained {
         job: job.name.clone(),
         stage: job.stage.clone(),
@@ -115,8 +121,8 @@ pub fn job(settings: &Settings, profile: &str, job: &Job, store: &Store) -> Expl
     let question = Question {
         job,
         profile,
-        tags: &own.tags,
-        tags_assurance: Assurance::Runner,
+        tags: own_tags.unwrap_or(&own.tags),
+        tags_assurance: if own_tags.is_some() { Assurance::Server } else { Assurance::Runner },
         attempt: 1,
         earlier_failures: &[],
         facts: &BTreeMap::new(),
@@ -225,7 +231,12 @@ pub fn pipeline(
             None => crate::rehearse::profile_for(settings, written),
         };
         match chosen {
-            Ok(profile) => job(settings, profile, &as_sent(written, index, assumed), store),
+            Ok(profile) => {
+                let asks = settings.gitlab.as_ref().is_some_and(|own| own.job_tags != JobTags::Off);
+                let tags = asks.then(|| written.tags.iter().cloned().collect());
+                let sent = as_sent(written, index, assumed);
+                job(settings, profile, &sent, tags.as_ref(), store)
+            }
             Err(stuck) => Explained {
                 job: written.name.clone(),
                 stage: written.stage.clone(),

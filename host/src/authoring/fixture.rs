@@ -440,6 +440,7 @@ impl Fixture {
                 attempt,
                 kind: failure.kind,
                 detail: failure.detail.clone(),
+                placement: None,
             })
             .collect();
         let next = u32::try_from(earlier_failures.len()).unwrap_or(u32::MAX).saturating_add(1);

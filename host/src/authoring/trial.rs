@@ -76,7 +76,12 @@ impl<'a> Bench<'a> {
     pub fn new(component: &Path, store: &'a Store) -> Result<Self, AuthoringError> {
         // Read and hashed once: engines of scripting languages have 18 MB.
         let policy = policy_of(component, Value::Null)?;
-        Ok(Self { name: name_of(component), policy, store })
+        Ok(Self::pinned(component, policy, store))
+    }
+
+    /// The same for a component whose digest is known.
+    pub fn pinned(component: &Path, policy: settings::Policy, store: &'a Store) -> Self {
+        Self { name: name_of(component), policy, store }
     }
 
     /// Plays `fixture` and its variants.

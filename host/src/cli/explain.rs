@@ -121,7 +121,7 @@ fn one(
                 .hint("name the one that decides with --profile NAME"));
         }
     };
-    Ok(explain::job(settings, &profile, &job, store))
+    Ok(explain::job(settings, &profile, &job, None, store))
 }
 
 fn every(

@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod inspect;
 mod new;
+mod push;
 mod replay;
 mod sync;
 mod test;
@@ -45,6 +46,8 @@ enum Command {
     Sync(sync::Arguments),
     /// Decides recorded jobs again, with another policy or other settings
     Replay(replay::Arguments),
+    /// Puts a component into a registry and prints what to pin
+    Push(push::Arguments),
 }
 
 /// Runs the command, and answers 0 when it did what it was asked for.
@@ -59,6 +62,7 @@ pub(super) fn run(global: &Global, arguments: Arguments) -> ExitCode {
             Command::Bench(arguments) => bench::run(&arguments)?,
             Command::Sync(arguments) => sync::run(global, &arguments)?,
             Command::Replay(arguments) => replay::run(global, &arguments)?,
+            Command::Push(arguments) => push::run(&arguments)?,
         };
         Ok(())
     });

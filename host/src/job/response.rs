@@ -57,6 +57,19 @@ pub fn parse(bytes: &[u8]) -> Result<Job, ResponseError> {
     Ok(raw.into())
 }
 
+/// The job's token in the bytes of a response file; empty when there is none. Apart from [`parse`], so that no
+/// [`Job`] ever holds it.
+pub fn token(bytes: &[u8]) -> Secret<String> {
+    #[derive(Deserialize)]
+    struct Token {
+        #[serde(default, deserialize_with = "null_is_default")]
+        token: String,
+    }
+    Secret::new(
+        serde_json::from_slice(bytes).map_or_else(|_| String::new(), |Token { token }| token),
+    )
+}
+
 #[derive(Deserialize)]
 struct Response {
     #[serde(default, deserialize_with = "null_is_default")]
@@ -208,6 +221,14 @@ mod tests {
         assert_eq!(job.git_ref.protected, None);
         assert_eq!(job.image, None);
         assert_eq!(job.timeout, DEFAULT_TIMEOUT);
+    }
+
+    #[test]
+    fn the_token_is_read_apart() {
+        assert_eq!(token(br#"{"id":7,"token":"glcbt-1"}"#).reveal(), "glcbt-1");
+        for bytes in [&b"{}"[..], b"{\"token\":null}", b"[", b"{\"token\":7}"] {
+            assert_eq!(token(bytes).reveal(), "");
+        }
     }
 
     #[test]

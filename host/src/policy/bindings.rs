@@ -35,4 +35,21 @@ pub(super) mod guard {
     });
 }
 
+/// World `recovery-hook`: optional, beside one of the others.
+pub(super) mod recovery {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "recovery-hook",
+        with: {
+            "pointsman:policy/facts@0.1.0": super::placement::pointsman::policy::facts,
+            "pointsman:policy/claims@0.1.0": super::placement::pointsman::policy::claims,
+            "pointsman:policy/catalog@0.1.0": super::placement::pointsman::policy::catalog,
+            "pointsman:policy/log@0.1.0": super::placement::pointsman::policy::log,
+            "pointsman:policy/types@0.1.0": super::placement::pointsman::policy::types,
+        },
+    });
+
+    pub(in crate::policy) use exports::pointsman::policy::recovery::LostAttempt;
+}
+
 pub(super) use placement::pointsman::policy::{catalog, claims, facts, log, types};

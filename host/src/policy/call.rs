@@ -2,20 +2,23 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use wasmtime::component::{Component, HasSelf, Linker};
 use wasmtime::{Engine, Error, Result, Store, Trap};
+use wasmtime_wasi::I32Exit;
 
 use super::bindings::guard::{GuardPolicy, GuardPolicyPre};
 use super::bindings::mutation::{MutationPolicy, MutationPolicyPre};
 use super::bindings::placement::{PlacementPolicy, PlacementPolicyPre};
+use super::bindings::recovery::{LostAttempt, RecoveryHook, RecoveryHookPre};
 use super::bindings::types;
 use super::engine::{self, Clock};
 use super::imports::{Guest, Reads};
 use super::inputs::Inputs;
 use super::limits::{self, MemoryExceeded};
+use super::wasi::{self, Waited};
 use super::{BrokenKind, Kind};
 use crate::settings;
 
@@ -23,6 +26,8 @@ use crate::settings;
 pub(super) struct Runtime {
     pub(super) engine: Engine,
     linker: Linker<Guest>,
+    /// With WASI; made when a policy with the grant is first linked.
+    granted: OnceLock<Linker<Guest>>,
     clock: Clock,
 }
 
@@ -32,17 +37,29 @@ impl Runtime {
         let mut linker = Linker::new(&engine);
         // The other worlds have the same imports.
         PlacementPolicy::add_to_linker::<_, HasSelf<_>>(&mut linker, |guest| guest)?;
-        Ok(Self { engine, linker, clock: Clock::new() })
+        Ok(Self { engine, linker, granted: OnceLock::new(), clock: Clock::new() })
     }
 
     /// Everything that can be checked of `component` before it runs.
-    pub(super) fn link(&self, component: &Component, kind: Kind) -> Result<Linked> {
-        let pre = self.linker.instantiate_pre(component)?;
-        Ok(match kind {
-            Kind::Placer => Linked::Placer(PlacementPolicyPre::new(pre)?),
-            Kind::Mutator => Linked::Mutator(MutationPolicyPre::new(pre)?),
-            Kind::Guard => Linked::Guard(GuardPolicyPre::new(pre)?),
-        })
+    pub(super) fn link(&self, component: &Component, kind: Kind, shape: Shape) -> Result<Linked> {
+        let linker = if shape.wasi { self.granted()? } else { &self.linker };
+        let pre = linker.instantiate_pre(component)?;
+        let recovery = shape.recovers.then(|| RecoveryHookPre::new(pre.clone())).transpose()?;
+        let exported = match kind {
+            Kind::Placer => Exported::Placer(PlacementPolicyPre::new(pre)?),
+            Kind::Mutator => Exported::Mutator(MutationPolicyPre::new(pre)?),
+            Kind::Guard => Exported::Guard(GuardPolicyPre::new(pre)?),
+        };
+        Ok(Linked { exported, recovery })
+    }
+
+    fn granted(&self) -> Result<&Linker<Guest>> {
+        if let Some(linker) = self.granted.get() {
+            return Ok(linker);
+        }
+        let mut linker = self.linker.clone();
+        wasi::add_to_linker(&mut linker)?;
+        Ok(self.granted.get_or_init(|| linker))
     }
 
     /// Runs `call` with a fresh store.
@@ -112,8 +129,23 @@ pub(super) struct Ran<T> {
     pub(super) notices: Vec<String>,
 }
 
+/// What besides its kind decides how a component is linked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Shape {
+    /// Whether it is granted WASI.
+    pub(super) wasi: bool,
+    /// Whether it exports `recovery`.
+    pub(super) recovers: bool,
+}
+
 /// A component that fits its world.
-pub(super) enum Linked {
+pub(super) struct Linked {
+    pub(super) exported: Exported,
+    pub(super) recovery: Option<RecoveryHookPre<Guest>>,
+}
+
+/// By kind.
+pub(super) enum Exported {
     Placer(PlacementPolicyPre<Guest>),
     Mutator(MutationPolicyPre<Guest>),
     Guard(GuardPolicyPre<Guest>),
@@ -121,25 +153,25 @@ pub(super) enum Linked {
 
 impl Linked {
     pub(super) const fn kind(&self) -> Kind {
-        match self {
-            Self::Placer(_) => Kind::Placer,
-            Self::Mutator(_) => Kind::Mutator,
-            Self::Guard(_) => Kind::Guard,
+        match self.exported {
+            Exported::Placer(_) => Kind::Placer,
+            Exported::Mutator(_) => Kind::Mutator,
+            Exported::Guard(_) => Kind::Guard,
         }
     }
 
     /// `lifecycle.describe`
     pub(super) fn describe(&self, runtime: &Runtime, caller: &Caller<'_>) -> Ran<types::Metadata> {
-        runtime.run(caller, |store| match self {
-            Self::Placer(pre) => instantiate(pre.instantiate(&mut *store))?
+        runtime.run(caller, |store| match &self.exported {
+            Exported::Placer(pre) => instantiate(pre.instantiate(&mut *store))?
                 .pointsman_policy_lifecycle()
                 .call_describe(store)
                 .map_err(Failed::Call),
-            Self::Mutator(pre) => instantiate(pre.instantiate(&mut *store))?
+            Exported::Mutator(pre) => instantiate(pre.instantiate(&mut *store))?
                 .pointsman_policy_lifecycle()
                 .call_describe(store)
                 .map_err(Failed::Call),
-            Self::Guard(pre) => instantiate(pre.instantiate(&mut *store))?
+            Exported::Guard(pre) => instantiate(pre.instantiate(&mut *store))?
                 .pointsman_policy_lifecycle()
                 .call_describe(store)
                 .map_err(Failed::Call),
@@ -153,16 +185,16 @@ impl Linked {
         caller: &Caller<'_>,
     ) -> Ran<Vec<types::SettingProblem>> {
         let json = caller.policy.settings.to_string();
-        runtime.run(caller, |store| match self {
-            Self::Placer(pre) => instantiate(pre.instantiate(&mut *store))?
+        runtime.run(caller, |store| match &self.exported {
+            Exported::Placer(pre) => instantiate(pre.instantiate(&mut *store))?
                 .pointsman_policy_lifecycle()
                 .call_validate_settings(store, &json)
                 .map_err(Failed::Call),
-            Self::Mutator(pre) => instantiate(pre.instantiate(&mut *store))?
+            Exported::Mutator(pre) => instantiate(pre.instantiate(&mut *store))?
                 .pointsman_policy_lifecycle()
                 .call_validate_settings(store, &json)
                 .map_err(Failed::Call),
-            Self::Guard(pre) => instantiate(pre.instantiate(&mut *store))?
+            Exported::Guard(pre) => instantiate(pre.instantiate(&mut *store))?
                 .pointsman_policy_lifecycle()
                 .call_validate_settings(store, &json)
                 .map_err(Failed::Call),
@@ -214,6 +246,20 @@ pub(super) fn check(
     })
 }
 
+/// `recovery.recover`
+pub(super) fn recover(
+    pre: &RecoveryHookPre<Guest>,
+    runtime: &Runtime,
+    caller: &Caller<'_>,
+    lost: &LostAttempt,
+) -> Ran<types::Decision> {
+    let json = caller.policy.settings.to_string();
+    runtime.run(caller, |store| {
+        let policy: RecoveryHook = instantiate(pre.instantiate(&mut *store))?;
+        policy.pointsman_policy_recovery().call_recover(store, &json, lost).map_err(Failed::Call)
+    })
+}
+
 /// Where a call failed decides what an unknown error means.
 enum Failed {
     Instantiate(Error),
@@ -241,6 +287,12 @@ fn broken(failed: &Failed, policy: &settings::Policy) -> BrokenKind {
     }
     if error.downcast_ref::<MemoryExceeded>().is_some() {
         return BrokenKind::Memory { limit_mib: policy.memory_mib };
+    }
+    if let Some(waited) = error.downcast_ref::<Waited>() {
+        return BrokenKind::Trap(waited.to_string());
+    }
+    if let Some(exit) = error.downcast_ref::<I32Exit>() {
+        return BrokenKind::Trap(format!("it exited with status {}", exit.0));
     }
     let cause = error.root_cause().to_string();
     // No type of its own in wasmtime 48.

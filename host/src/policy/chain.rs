@@ -1,17 +1,24 @@
-//! The chain: placers until one answers, then mutators, then guards on each candidate.
+//! The chain: the hooks after a lost attempt and the placers until one answers, then mutators, then guards on each
+//! candidate.
 //!
-//! After each step the host checks what came of it; what the bounds do not allow is dropped and told.
+//! After each step the host checks what came of it; what the bounds do not allow is dropped and told. A policy
+//! that is only monitored runs like the others, and nothing that it answers or breaks has an effect.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::bindings::recovery::LostAttempt;
 use super::bindings::types;
-use super::call::{self, Caller, Linked, Ran};
+use super::call::{self, Caller, Exported, Ran};
 use super::inputs::Inputs;
 use super::store::{Loaded, Store};
-use super::{BrokenKind, Decision, Kind, PolicyError, Question, Refusal, Step, Trace, convert};
+use super::{
+    BrokenKind, DecidedBy, Decision, EarlierFailure, Kind, PolicyError, Question, Refusal, Step,
+    Trace, convert,
+};
 use crate::placement::Placement;
-use crate::settings::{self, ClaimsTaint, OnError};
+use crate::settings::{self, ClaimsTaint, Mode, OnError};
 
 /// Lines for the job log that all policies of a chain may write together.
 const MAX_NOTICES: usize = 20;
@@ -57,20 +64,70 @@ pub fn decide_given(
     given: Option<Vec<Placement>>,
     trace: &mut Trace,
 ) -> Result<Vec<Placement>, PolicyError> {
-    let members = chain
-        .iter()
-        .map(|&(name, policy)| Ok(Member { name, policy, loaded: store.load(name, policy)? }))
-        .collect::<Result<Vec<_>, PolicyError>>()?;
+    let mut members = Vec::with_capacity(chain.len());
+    for &(name, policy) in chain {
+        match store.load(name, policy) {
+            Ok(loaded) => members.push(Member { name, policy, loaded }),
+            Err(error) if policy.mode == Mode::Monitor => {
+                tracing::warn!(
+                    policy = name,
+                    error = &error as &dyn std::error::Error,
+                    "not monitored"
+                );
+            }
+            Err(error) => return Err(error),
+        }
+    }
     let claims = members.iter().any(|member| member.loaded.imports_claims);
     let inputs = Arc::new(Inputs::new(question, claims));
-    let chain = Chain { question, members, store, inputs };
+    let mut chain = Chain { question, members, store, inputs, trace, reasons: Vec::new() };
     let (placer, placements) = match given {
         Some(given) => ("", given),
-        None => chain.place(trace)?,
+        None => match chain.recover()? {
+            Some(answer) => answer,
+            None => chain.place()?,
+        },
     };
-    let placements = chain.mutate(placements, trace)?;
-    let placements = chain.guard(placements, trace)?;
-    chain.taint(placer, placements, trace)
+    let placements = chain.mutate(placements)?;
+    let placements = chain.guard(placements)?;
+    chain.taint(placer, placements)
+}
+
+/// Asks `policy` alone, as an installation does to see that it runs: whatever its contract allows it to answer is
+/// fine. Mutators and guards are asked about `candidate`.
+///
+/// # Errors
+///
+/// Returns how it broke its contract, or that it cannot be loaded.
+pub fn try_out(
+    question: &Question<'_>,
+    name: &str,
+    policy: &settings::Policy,
+    candidate: &Placement,
+    store: &Store,
+) -> Result<Step, PolicyError> {
+    let policy =
+        settings::Policy { mode: Mode::Enforce, on_error: OnError::Reject, ..policy.clone() };
+    let loaded = store.load(name, &policy)?;
+    let kind = loaded.linked.kind();
+    let inputs = Arc::new(Inputs::new(question, loaded.imports_claims));
+    let mut trace = Trace::default();
+    let members = vec![Member { name, policy: &policy, loaded }];
+    let mut chain =
+        Chain { question, members, store, inputs, trace: &mut trace, reasons: Vec::new() };
+    let answer = match kind {
+        Kind::Placer => chain.place().map(|_| ()),
+        Kind::Mutator => chain.mutate(vec![candidate.clone()]).map(|_| ()),
+        Kind::Guard => chain.guard(vec![candidate.clone()]).map(|_| ()),
+    };
+    match answer {
+        Ok(()) | Err(PolicyError::Rejected { .. } | PolicyError::NobodyAnswered { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    trace.steps.pop().ok_or_else(|| PolicyError::Broken {
+        policy: name.to_owned(),
+        what: BrokenKind::WrongAnswer("it was not asked".to_owned()),
+    })
 }
 
 struct Member<'a> {
@@ -79,100 +136,181 @@ struct Member<'a> {
     loaded: Arc<Loaded>,
 }
 
-struct Chain<'a> {
+impl Member<'_> {
+    fn is_monitored(&self) -> bool {
+        self.policy.mode == Mode::Monitor
+    }
+}
+
+struct Chain<'a, 't> {
     question: &'a Question<'a>,
     members: Vec<Member<'a>>,
     store: &'a Store,
     inputs: Arc<Inputs>,
+    trace: &'t mut Trace,
+    /// Every "no" so far, for a job that is left with nothing.
+    reasons: Vec<Refusal>,
 }
 
-impl<'a> Chain<'a> {
-    fn place(&self, trace: &mut Trace) -> Result<(&'a str, Vec<Placement>), PolicyError> {
+impl<'a> Chain<'a, '_> {
+    /// After a lost attempt, the hooks of all kinds of policy.
+    fn recover(&mut self) -> Result<Option<(&'a str, Vec<Placement>)>, PolicyError> {
+        let Some(failure) = self.question.earlier_failures.last() else { return Ok(None) };
+        let lost = self.lost(failure);
+        for index in 0..self.members.len() {
+            let member = &self.members[index];
+            let Some(pre) = &member.loaded.linked.recovery else { continue };
+            let step = Open::new(member);
+            let ran = call::recover(pre, &self.store.runtime, &self.caller(member), &lost);
+            if let Some(answer) = self.answered(index, step, ran, "after the lost attempt: ")? {
+                return Ok(Some(answer));
+            }
+        }
+        Ok(None)
+    }
+
+    fn lost(&self, failure: &EarlierFailure) -> LostAttempt {
+        // The bounds may have changed since; a policy shall not learn of what it may not name.
+        let placement = failure.placement.as_ref().map(convert::to_guest).filter(|placement| {
+            convert::candidates(vec![placement.clone()]).is_ok_and(|candidates| {
+                candidates.iter().all(|candidate| {
+                    self.question.bounds.check(candidate, self.question.catalog).is_ok()
+                })
+            })
+        });
+        LostAttempt { failure: failure.into(), placement }
+    }
+
+    fn place(&mut self) -> Result<(&'a str, Vec<Placement>), PolicyError> {
         let mut asked = Vec::new();
-        for member in &self.members {
-            let Linked::Placer(pre) = &member.loaded.linked else { continue };
+        for index in 0..self.members.len() {
+            let member = &self.members[index];
+            let Exported::Placer(pre) = &member.loaded.linked.exported else { continue };
             asked.push(member.name.to_owned());
-            let mut step = Open::new(member);
+            let step = Open::new(member);
             let ran = call::place(pre, &self.store.runtime, &self.caller(member));
-            let answer = step.took(ran, trace);
-            match answer.and_then(|decision| self.decided(member, decision)) {
-                Ok(Answer::Placements(checked)) => {
-                    step.close(checked.outcome(), trace);
-                    return Ok((member.name, checked.or_rejected()?));
-                }
-                Ok(Answer::Abstained) => step.close("abstained".to_owned(), trace),
-                Ok(Answer::Rejected(refusal)) => {
-                    step.close(format!("rejected: {}", refusal.message), trace);
-                    return Err(PolicyError::Rejected { reasons: vec![refusal] });
-                }
-                Err(what) => step.broke(member, what, trace)?,
+            if let Some(answer) = self.answered(index, step, ran, "")? {
+                return Ok(answer);
             }
         }
         Err(PolicyError::NobodyAnswered { profile: self.question.profile.to_owned(), asked })
     }
 
-    fn mutate(
-        &self,
-        mut placements: Vec<Placement>,
-        trace: &mut Trace,
-    ) -> Result<Vec<Placement>, PolicyError> {
-        for member in &self.members {
-            let Linked::Mutator(pre) = &member.loaded.linked else { continue };
+    /// What a decision of the member at `index` means; `None` goes on to the next.
+    fn answered(
+        &mut self,
+        index: usize,
+        mut step: Open,
+        ran: Ran<types::Decision>,
+        when: &str,
+    ) -> Result<Option<(&'a str, Vec<Placement>)>, PolicyError> {
+        let member = &self.members[index];
+        let (name, policy) = (member.name, member.policy);
+        let answer = step
+            .took(ran, self.trace)
+            .and_then(|decision| self.decided(&self.members[index], decision));
+        match answer {
+            Ok(Answer::Placements(checked)) => {
+                step.close(format!("{when}{}", checked.outcome()), self.trace);
+                if policy.mode == Mode::Enforce {
+                    return self.left(checked).map(|placements| Some((name, placements)));
+                }
+            }
+            Ok(Answer::Abstained) => step.close(format!("{when}abstained"), self.trace),
+            Ok(Answer::Rejected(refusal)) => {
+                step.close(format!("{when}rejected: {}", refusal.message), self.trace);
+                if policy.mode == Mode::Enforce {
+                    self.reasons.push(refusal);
+                    return Err(self.rejected());
+                }
+            }
+            Err(what) => step.broke(name, policy, what, self.trace)?,
+        }
+        Ok(None)
+    }
+
+    fn mutate(&mut self, mut placements: Vec<Placement>) -> Result<Vec<Placement>, PolicyError> {
+        for index in 0..self.members.len() {
+            let member = &self.members[index];
+            let (name, policy) = (member.name, member.policy);
+            let Exported::Mutator(pre) = &member.loaded.linked.exported else { continue };
             let candidates: Vec<_> = placements.iter().map(convert::to_guest).collect();
             let mut step = Open::new(member);
             let ran = call::mutate(pre, &self.store.runtime, &self.caller(member), &candidates);
-            let answer = step.took(ran, trace).and_then(|answer| match answer {
-                Ok(candidates) => Ok(Ok(self.checked(member, candidates)?)),
-                Err(rejection) => Ok(Err(convert::refusal(member.name, &rejection))),
+            let answer = step.took(ran, self.trace).and_then(|answer| match answer {
+                Ok(candidates) => {
+                    Ok(Ok(self.checked(&self.members[index], candidates, &placements)?))
+                }
+                Err(rejection) => Ok(Err(convert::refusal(name, &rejection))),
             });
             match answer {
                 Ok(Ok(checked)) => {
-                    step.close(checked.outcome(), trace);
-                    placements = checked.or_rejected()?;
+                    step.close(checked.outcome(), self.trace);
+                    if policy.mode == Mode::Enforce {
+                        placements = self.left(checked)?;
+                    }
                 }
                 Ok(Err(refusal)) => {
-                    step.close(format!("rejected: {}", refusal.message), trace);
-                    return Err(PolicyError::Rejected { reasons: vec![refusal] });
+                    step.close(format!("rejected: {}", refusal.message), self.trace);
+                    if policy.mode == Mode::Enforce {
+                        self.reasons.push(refusal);
+                        return Err(self.rejected());
+                    }
                 }
-                Err(what) => step.broke(member, what, trace)?,
+                Err(what) => step.broke(name, policy, what, self.trace)?,
             }
         }
         Ok(placements)
     }
 
     /// Guards fail closed: one that breaks ends the chain, whatever its `on_error` says.
-    fn guard(
-        &self,
-        mut placements: Vec<Placement>,
-        trace: &mut Trace,
-    ) -> Result<Vec<Placement>, PolicyError> {
-        let mut reasons = Vec::new();
-        for member in &self.members {
-            let Linked::Guard(pre) = &member.loaded.linked else { continue };
+    fn guard(&mut self, mut placements: Vec<Placement>) -> Result<Vec<Placement>, PolicyError> {
+        for index in 0..self.members.len() {
+            let member = &self.members[index];
+            let name = member.name;
+            let monitored = member.is_monitored();
+            let Exported::Guard(pre) = &member.loaded.linked.exported else { continue };
             let mut step = Open::new(member);
-            let asked = placements.len();
-            let mut accepted = Vec::with_capacity(asked);
-            for placement in placements {
-                let candidate = convert::to_guest(&placement);
+            let mut accepted = Vec::with_capacity(placements.len());
+            let mut refused: Vec<Refusal> = Vec::new();
+            let mut failed = None;
+            for placement in &placements {
+                let candidate = convert::to_guest(placement);
                 let ran = call::check(pre, &self.store.runtime, &self.caller(member), &candidate);
-                match step.took(ran, trace) {
-                    Ok(Ok(())) => accepted.push(placement),
+                match step.took(ran, self.trace) {
+                    Ok(Ok(())) => accepted.push(placement.clone()),
                     Ok(Err(rejection)) => {
-                        let refusal = convert::refusal(member.name, &rejection);
+                        let refusal = convert::refusal(name, &rejection);
                         // The same "no" to each candidate is told once.
-                        if !reasons.contains(&refusal) {
-                            reasons.push(refusal);
+                        if !refused.contains(&refusal) {
+                            refused.push(refusal);
                         }
                     }
                     Err(what) => {
-                        step.close(format!("failed: {what}"), trace);
-                        return Err(PolicyError::Broken { policy: member.name.to_owned(), what });
+                        failed = Some(what);
+                        break;
                     }
                 }
             }
-            step.close(format!("accepted {} of {asked}", accepted.len()), trace);
+            if let Some(what) = failed {
+                step.close(format!("failed: {what}"), self.trace);
+                if monitored {
+                    continue;
+                }
+                return Err(PolicyError::Broken { policy: name.to_owned(), what });
+            }
+            let mut outcome = format!("accepted {} of {}", accepted.len(), placements.len());
+            for refusal in &refused {
+                outcome.push_str("; refused: ");
+                outcome.push_str(&refusal.message);
+            }
+            step.close(outcome, self.trace);
+            if monitored {
+                continue;
+            }
+            self.reasons.extend(refused);
             if accepted.is_empty() {
-                return Err(PolicyError::Rejected { reasons });
+                return Err(self.rejected());
             }
             placements = accepted;
         }
@@ -181,17 +319,16 @@ impl<'a> Chain<'a> {
 
     /// A privileged role needs a chain that no author of a pipeline could have talked into it.
     fn taint(
-        &self,
+        &mut self,
         placer: &str,
         placements: Vec<Placement>,
-        trace: &Trace,
     ) -> Result<Vec<Placement>, PolicyError> {
         if self.question.claims_taint == ClaimsTaint::Allow {
             return Ok(placements);
         }
-        let Some(reader) = trace.steps.iter().find(|step| !step.claims_read.is_empty()) else {
-            return Ok(placements);
-        };
+        let reader =
+            self.trace.steps.iter().find(|step| !step.monitored && !step.claims_read.is_empty());
+        let Some(reader) = reader else { return Ok(placements) };
         let roles = &self.question.catalog.roles;
         let (tainted, clean): (Vec<_>, Vec<_>) = placements.into_iter().partition(|placement| {
             let role = placement.role.as_ref().and_then(|role| roles.get(role));
@@ -204,21 +341,41 @@ impl<'a> Chain<'a> {
             return Ok(clean);
         }
         let claims: Vec<&str> = reader.claims_read.iter().take(5).map(String::as_str).collect();
-        Err(PolicyError::Rejected {
-            reasons: vec![Refusal {
-                policy: placer.to_owned(),
-                code: "claims-taint".to_owned(),
-                message: format!(
-                    "role `{role}` is privileged, and policy `{}` read what the pipeline's author wrote ({})",
-                    reader.policy,
-                    claims.join(", ")
-                ),
-                hint: Some(format!(
-                    "profile `{}` has `claims_taint = \"deny-privileged-roles\"`",
-                    self.question.profile
-                )),
-            }],
-        })
+        let refusal = Refusal {
+            policy: placer.to_owned(),
+            code: "claims-taint".to_owned(),
+            message: format!(
+                "role `{role}` is privileged, and policy `{}` read what the pipeline's author wrote ({})",
+                reader.policy,
+                claims.join(", ")
+            ),
+            hint: Some(format!(
+                "profile `{}` has `claims_taint = \"deny-privileged-roles\"`",
+                self.question.profile
+            )),
+            decided_by: DecidedBy::ClaimsTaint,
+        };
+        self.reasons.push(refusal);
+        Err(self.rejected())
+    }
+
+    /// What of a step is in bounds; nothing at all ends the chain.
+    fn left(&mut self, checked: Checked) -> Result<Vec<Placement>, PolicyError> {
+        self.reasons.extend(checked.refused);
+        if checked.placements.is_empty() {
+            return Err(self.rejected());
+        }
+        Ok(checked.placements)
+    }
+
+    fn rejected(&mut self) -> PolicyError {
+        let mut reasons: Vec<Refusal> = Vec::new();
+        for reason in self.reasons.drain(..) {
+            if !reasons.contains(&reason) {
+                reasons.push(reason);
+            }
+        }
+        PolicyError::Rejected { reasons }
     }
 
     fn caller(&self, member: &Member<'a>) -> Caller<'a> {
@@ -232,7 +389,7 @@ impl<'a> Chain<'a> {
     ) -> Result<Answer, BrokenKind> {
         Ok(match decision {
             types::Decision::Place(candidates) => {
-                Answer::Placements(self.checked(member, candidates)?)
+                Answer::Placements(self.checked(member, candidates, &[])?)
             }
             types::Decision::Abstain => Answer::Abstained,
             types::Decision::Reject(rejection) => {
@@ -245,9 +402,11 @@ impl<'a> Chain<'a> {
         &self,
         member: &Member<'_>,
         answer: Vec<types::Placement>,
+        given: &[Placement],
     ) -> Result<Checked, BrokenKind> {
         let mut checked = Checked { placements: Vec::new(), refused: Vec::new() };
-        for candidate in convert::candidates(answer)? {
+        for mut candidate in convert::candidates(answer)? {
+            candidate.labels = own_labels(member.name, candidate.labels, given);
             match self.question.bounds.check(&candidate, self.question.catalog) {
                 Ok(placement) => checked.placements.push(placement),
                 Err(violations) => {
@@ -258,6 +417,7 @@ impl<'a> Chain<'a> {
                         code: "out-of-bounds".to_owned(),
                         message: messages.join("; "),
                         hint: None,
+                        decided_by: DecidedBy::Bounds,
                     };
                     if !checked.refused.contains(&refusal) {
                         checked.refused.push(refusal);
@@ -294,13 +454,24 @@ impl Checked {
         }
         outcome
     }
+}
 
-    fn or_rejected(self) -> Result<Vec<Placement>, PolicyError> {
-        if self.placements.is_empty() {
-            return Err(PolicyError::Rejected { reasons: self.refused });
+/// `labels` with `policy` before each key, apart from those that came with a candidate as they are: nobody labels
+/// in another's name.
+fn own_labels(
+    policy: &str,
+    labels: BTreeMap<String, String>,
+    given: &[Placement],
+) -> BTreeMap<String, String> {
+    let prefix = format!("{policy}/");
+    let own = |(key, value): (String, String)| {
+        let is_given = given.iter().any(|placement| placement.labels.get(&key) == Some(&value));
+        if is_given || key.starts_with(&prefix) {
+            return (key, value);
         }
-        Ok(self.placements)
-    }
+        (format!("{prefix}{key}"), value)
+    };
+    labels.into_iter().map(own).collect()
 }
 
 /// A step that is being made.
@@ -312,6 +483,7 @@ impl Open {
             policy: member.name.to_owned(),
             sha256: member.policy.sha256.clone(),
             kind: member.loaded.linked.kind(),
+            monitored: member.is_monitored(),
             outcome: String::new(),
             fuel: 0,
             elapsed_us: 0,
@@ -327,8 +499,8 @@ impl Open {
         step.elapsed_us = step.elapsed_us.saturating_add(microseconds(ran.elapsed));
         step.facts_read.extend(ran.reads.facts);
         step.claims_read.extend(ran.reads.claims);
-        for notice in ran.notices {
-            tell(trace, notice);
+        if !step.monitored {
+            ran.notices.into_iter().for_each(|notice| tell(trace, notice));
         }
         ran.result
     }
@@ -338,25 +510,26 @@ impl Open {
         trace.steps.push(self.0);
     }
 
-    /// For placers and mutators, where `on_error` decides.
+    /// For placers, mutators and hooks, where `on_error` decides.
     fn broke(
         self,
-        member: &Member<'_>,
+        name: &str,
+        policy: &settings::Policy,
         what: BrokenKind,
         trace: &mut Trace,
     ) -> Result<(), PolicyError> {
-        debug_assert_ne!(self.0.kind, Kind::Guard);
-        match member.policy.on_error {
-            OnError::Reject => {
+        match (policy.mode, policy.on_error) {
+            (Mode::Monitor, _) => self.close(format!("failed: {what}"), trace),
+            (Mode::Enforce, OnError::Reject) => {
                 self.close(format!("failed: {what}"), trace);
-                Err(PolicyError::Broken { policy: member.name.to_owned(), what })
+                return Err(PolicyError::Broken { policy: name.to_owned(), what });
             }
-            OnError::Abstain => {
+            (Mode::Enforce, OnError::Abstain) => {
                 self.close(format!("failed and was skipped: {what}"), trace);
-                tell(trace, format!("policy `{}` {what}; it was skipped", member.name));
-                Ok(())
+                tell(trace, format!("policy `{name}` {what}; it was skipped"));
             }
         }
+        Ok(())
     }
 }
 
@@ -368,4 +541,41 @@ fn tell(trace: &mut Trace, notice: String) {
 
 fn microseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_labels_in_anothers_name() {
+        let map = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect()
+        };
+        assert_eq!(
+            own_labels("by-tag", map(&[("team", "a"), ("by-tag/x", "1")]), &[]),
+            map(&[("by-tag/team", "a"), ("by-tag/x", "1")])
+        );
+        let given = Placement {
+            cluster: String::new(),
+            task_definition: String::new(),
+            arch: crate::placement::Arch::Arm64,
+            capacity: crate::placement::Capacity::Spot,
+            size: crate::placement::size::Size::DEFAULT,
+            ephemeral_storage_gib: None,
+            role: None,
+            labels: map(&[("by-tag/team", "a")]),
+            reason: String::new(),
+        };
+        let kept = map(&[("by-tag/team", "a"), ("side", "b")]);
+        assert_eq!(
+            own_labels("experiment", kept, std::slice::from_ref(&given)),
+            map(&[("by-tag/team", "a"), ("experiment/side", "b")])
+        );
+        let forged = map(&[("by-tag/team", "b")]);
+        assert_eq!(
+            own_labels("experiment", forged, &[given]),
+            map(&[("experiment/by-tag/team", "b")])
+        );
+    }
 }

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 use super::bindings::{catalog, types};
-use super::{BrokenKind, Refusal};
+use super::{BrokenKind, DecidedBy, Refusal};
+use crate::placement::bounds::{MAX_LABEL_KEY, MAX_LABEL_VALUE};
 use crate::placement::text::one_line;
 use crate::placement::{Arch, Candidate, Capacity, Placement};
 
 /// Placements of one answer: far more than a launch would ever try.
 pub(super) const MAX_CANDIDATES: usize = 32;
+/// Labels of one placement that are looked at; the bounds allow far fewer.
+const MAX_GUEST_LABELS: usize = 256;
 /// Characters of a refusal's code.
 const MAX_CODE: usize = 64;
 /// Characters of a refusal's message and of its hint.
@@ -86,6 +89,12 @@ pub(super) fn candidates(answer: Vec<types::Placement>) -> Result<Vec<Candidate>
 }
 
 fn candidate(answer: types::Placement) -> Result<Candidate, BrokenKind> {
+    if answer.labels.len() > MAX_GUEST_LABELS {
+        return Err(BrokenKind::WrongAnswer(format!(
+            "a placement with {} labels, at most {MAX_GUEST_LABELS} are looked at",
+            answer.labels.len()
+        )));
+    }
     if let Some((name, _)) = answer.extra.first() {
         return Err(BrokenKind::WrongAnswer(format!(
             "a placement with the field `{}` in `extra`, which this driver does not know",
@@ -94,6 +103,10 @@ fn candidate(answer: types::Placement) -> Result<Candidate, BrokenKind> {
     }
     let mut labels = BTreeMap::new();
     for (key, value) in answer.labels {
+        let (key, value) = (one_line(&key, MAX_LABEL_KEY), one_line(&value, MAX_LABEL_VALUE));
+        if key.is_empty() {
+            continue;
+        }
         if labels.contains_key(&key) {
             return Err(BrokenKind::WrongAnswer(format!(
                 "a placement with the label `{}` twice",
@@ -128,6 +141,7 @@ pub(super) fn refusal(policy: &str, rejection: &types::Rejection) -> Refusal {
             .as_ref()
             .map(|hint| one_line(hint, MAX_MESSAGE))
             .filter(|hint| !hint.is_empty()),
+        decided_by: DecidedBy::Policy,
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::bindings::{catalog, claims, facts, log, types};
 use super::inputs::Inputs;
 use super::limits::Limits;
+use super::wasi::Wasi;
 use crate::placement::text::one_line;
 
 /// Lines for the trace log that one policy may write in one call.
@@ -29,6 +30,8 @@ pub(super) struct Guest {
     inputs: Arc<Inputs>,
     policy: String,
     log_lines: usize,
+    /// Made when it is first asked for, so that only those who are granted it pay for it.
+    wasi: Option<Box<Wasi>>,
 }
 
 /// What a policy read.
@@ -47,7 +50,12 @@ impl Guest {
             inputs,
             policy: policy.to_owned(),
             log_lines: 0,
+            wasi: None,
         }
+    }
+
+    pub(super) fn wasi(&mut self) -> &mut Wasi {
+        self.wasi.get_or_insert_with(|| Box::new(Wasi::inert(&self.policy)))
     }
 
     fn read_fact(&mut self, name: &str) -> &Inputs {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::bindings::{catalog, facts};
-use super::{Assurance, FailureKind, Question};
+use super::{Assurance, EarlierFailure, FailureKind, Question};
 use crate::job::{GitRef, Job, Project, RefKind};
 use crate::placement::Capacity;
 use crate::placement::bounds::Bounds;
@@ -41,6 +41,7 @@ impl Inputs {
     /// the time of a decision that reads none.
     pub(super) fn new(question: &Question<'_>, claims: bool) -> Self {
         let Question { job, catalog, bounds, .. } = *question;
+        let (image, services) = if claims { visible_images(job) } else { (None, Vec::new()) };
         Self {
             job_id: job.id,
             job_name: job.name.clone(),
@@ -71,20 +72,7 @@ impl Inputs {
             timeout_seconds: seconds(job.timeout),
             queued_seconds: seconds(job.queued),
             attempt: question.attempt,
-            earlier_failures: question
-                .earlier_failures
-                .iter()
-                .map(|failure| facts::EarlierFailure {
-                    attempt: failure.attempt,
-                    kind: match failure.kind {
-                        FailureKind::Capacity => facts::FailureKind::Capacity,
-                        FailureKind::SpotInterruption => facts::FailureKind::SpotInterruption,
-                        FailureKind::OutOfMemory => facts::FailureKind::OutOfMemory,
-                        FailureKind::Other => facts::FailureKind::Other,
-                    },
-                    detail: failure.detail.clone(),
-                })
-                .collect(),
+            earlier_failures: question.earlier_failures.iter().map(Into::into).collect(),
             facts: question
                 .facts
                 .iter()
@@ -92,8 +80,8 @@ impl Inputs {
                     (name.clone(), (value.clone(), (*assurance).into()))
                 })
                 .collect(),
-            image: job.image.clone().filter(|_| claims),
-            services: if claims { job.services.clone() } else { Vec::new() },
+            image,
+            services,
             variables: if claims { visible_variables(job) } else { BTreeMap::new() },
             clusters: catalog
                 .clusters
@@ -172,17 +160,46 @@ pub(super) fn blank() -> Inputs {
     Inputs::new(&question, false)
 }
 
+/// The variables that policies may see, each name once.
+///
 /// The last entry of a name is the one that counts for GitLab Runner; when that one is masked or a file, the
-/// name is not offered at all: an earlier entry would be a value that the job does not see.
+/// name is not offered at all: an earlier entry would be a value that the job does not see. Neither is one whose
+/// text has a masked value in it, as `CI_REPOSITORY_URL` has the job's token, which GitLab does not mask.
 pub(super) fn visible_variables(job: &Job) -> BTreeMap<String, String> {
     let mut last = BTreeMap::new();
     for variable in &job.variables {
         last.insert(&variable.key, variable);
     }
+    let masked = masked_values(job);
     last.into_iter()
         .filter(|(_, variable)| !variable.masked && !variable.file)
         .map(|(key, variable)| (key.clone(), variable.value.reveal().clone()))
+        .filter(|(_, value)| !has_any(value, &masked))
         .collect()
+}
+
+/// The job's image and services, as far as no masked value was pasted into them.
+pub(super) fn visible_images(job: &Job) -> (Option<String>, Vec<String>) {
+    let masked = masked_values(job);
+    let visible = |image: &&String| !has_any(image, &masked);
+    (
+        job.image.as_ref().filter(visible).cloned(),
+        job.services.iter().filter(visible).cloned().collect(),
+    )
+}
+
+fn masked_values(job: &Job) -> Vec<&str> {
+    job.variables
+        .iter()
+        .filter(|variable| variable.masked)
+        .map(|variable| variable.value.reveal().as_str())
+        // GitLab masks nothing shorter (docs: "at least 8 characters"); one letter would hide everything.
+        .filter(|value| value.len() >= 8)
+        .collect()
+}
+
+fn has_any(text: &str, masked: &[&str]) -> bool {
+    masked.iter().any(|value| text.contains(value))
 }
 
 fn seconds(duration: Duration) -> u32 {
@@ -198,6 +215,21 @@ impl From<Assurance> for facts::Assurance {
         match assurance {
             Assurance::Server => Self::Server,
             Assurance::Runner => Self::Runner,
+        }
+    }
+}
+
+impl From<&EarlierFailure> for facts::EarlierFailure {
+    fn from(failure: &EarlierFailure) -> Self {
+        Self {
+            attempt: failure.attempt,
+            kind: match failure.kind {
+                FailureKind::Capacity => facts::FailureKind::Capacity,
+                FailureKind::SpotInterruption => facts::FailureKind::SpotInterruption,
+                FailureKind::OutOfMemory => facts::FailureKind::OutOfMemory,
+                FailureKind::Other => facts::FailureKind::Other,
+            },
+            detail: failure.detail.clone(),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::inputs::visible_variables;
+use super::inputs::{visible_images, visible_variables};
 use super::{Assurance, EarlierFailure, Question};
 use crate::job::{GitRef, Job, Project, RefKind, Variable};
 use crate::placement::bounds::Bounds;
@@ -82,7 +82,7 @@ impl RecordedQuestion {
     /// What is kept of `question`.
     pub fn of(question: &Question<'_>) -> Self {
         let job = question.job;
-        let (image, services) = (job.image.clone(), job.services.clone());
+        let (image, services) = visible_images(job);
         let mut variables = BTreeMap::new();
         let mut left_out = BTreeSet::new();
         let mut size = 0;

@@ -1,7 +1,9 @@
 //! Compiled components on disk, so that a job only maps a file.
 //!
 //! An entry is `<sha256>-<key>.cwasm`, native code, beside `<sha256>-<key>.json`, its [`Description`]. The key
-//! changes with the runtime, its settings and the driver. Whoever can write such a file runs code in the
+//! changes with the runtime, its settings and the driver. Components out of a registry are kept as
+//! `<sha256>.wasm`, so that a new driver needs no network to compile them anew.
+//! Whoever can write such a file runs code in the
 //! driver, hence [`directory`]'s checks; whoever may not is kept out by those, not by looking at the file.
 //!
 //! Files are replaced by renaming, never changed: other processes have them mapped.
@@ -9,6 +11,7 @@
 mod component;
 mod directory;
 mod examine;
+mod install;
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -17,14 +20,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use wasmtime::component::Component;
+use wasmtime::component::Component as Compiled;
 
 use self::directory::Directory;
 pub use self::examine::Examined;
-use super::call::{Caller, Linked, Runtime};
+use super::call::{Caller, Linked, Runtime, Shape};
 use super::{BrokenKind, Kind, PolicyError, convert, engine, inputs};
 use crate::placement::text::one_line;
-use crate::settings;
+use crate::settings::{self, Component};
 
 /// Settings that are remembered as valid for one component: more than profiles have.
 const MAX_VALID_SETTINGS: usize = 64;
@@ -53,21 +56,26 @@ pub enum StoreError {
         source: io::Error,
     },
     /// The component is not there, or too large.
-    #[error("cannot read the component {}", .path.display())]
+    #[error("cannot read the component {component}")]
     Component {
         /// `component` of the policy.
-        path: PathBuf,
+        component: Component,
         /// The reason.
         source: io::Error,
     },
+    /// A job met a component that only `pointsman policy sync` can fetch.
+    #[error("the component {component} is not installed")]
+    NotInstalled {
+        /// `component` of the policy.
+        component: Component,
+    },
     /// The component is another than the one that was pinned.
     #[error(
-        "the component {} has the SHA-256 digest {actual}, but `sha256` of the policy is {expected}",
-        .path.display()
+        "the component {component} has the SHA-256 digest {actual}, but `sha256` of the policy is {expected}"
     )]
     Digest {
         /// `component` of the policy.
-        path: PathBuf,
+        component: Component,
         /// `sha256` of the policy.
         expected: String,
         /// Of the file.
@@ -104,7 +112,9 @@ pub struct Store {
     directory: Directory,
     pub(super) runtime: Runtime,
     key: String,
-    loaded: Mutex<HashMap<String, Arc<Loaded>>>,
+    /// By digest and grant.
+    loaded: Mutex<HashMap<(String, bool), Arc<Loaded>>>,
+    tell: Box<dyn Fn(&str) + Send + Sync>,
 }
 
 impl std::fmt::Debug for Store {
@@ -138,7 +148,14 @@ impl Store {
         let runtime = Runtime::new().map_err(|error| StoreError::Runtime(format!("{error:#}")))?;
         let key = engine::key(&runtime.engine);
         let directory = Directory::open(directory)?;
-        Ok(Self { directory, runtime, key, loaded: Mutex::default() })
+        Ok(Self { directory, runtime, key, loaded: Mutex::default(), tell: Box::new(|_| {}) })
+    }
+
+    /// Tells `tell` in a line before something is done that takes long and should not be needed.
+    #[must_use]
+    pub fn telling(mut self, tell: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.tell = Box::new(tell);
+        self
     }
 
     /// Makes `policy` ready: compiled and its settings validated. Answers where the compiled component is.
@@ -162,7 +179,21 @@ impl Store {
         name: &str,
         policy: &settings::Policy,
     ) -> Result<Description, PolicyError> {
-        let loaded = self.load(name, policy)?;
+        self.load(name, policy)?;
+        self.inspect(name, policy)
+    }
+
+    /// The same without a look at its settings, for who has none yet.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::ensure`].
+    pub fn inspect(
+        &self,
+        name: &str,
+        policy: &settings::Policy,
+    ) -> Result<Description, PolicyError> {
+        let loaded = self.load_unvalidated(name, policy)?;
         let description = loaded.description.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(description.clone())
     }
@@ -186,24 +217,34 @@ impl Store {
         name: &str,
         policy: &settings::Policy,
     ) -> Result<Arc<Loaded>, PolicyError> {
-        let known = self.memory().get(&policy.sha256).cloned();
-        let loaded = match known {
-            Some(loaded) => loaded,
-            None => {
-                let loaded = match self.entry(&policy.sha256) {
-                    Some(loaded) => loaded,
-                    None => self.build(name, policy)?,
-                };
-                let loaded = Arc::new(loaded);
-                self.memory().insert(policy.sha256.clone(), Arc::clone(&loaded));
-                loaded
-            }
-        };
+        let loaded = self.load_unvalidated(name, policy)?;
         self.check_settings(name, policy, &loaded)?;
         Ok(loaded)
     }
 
-    fn memory(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Loaded>>> {
+    fn load_unvalidated(
+        &self,
+        name: &str,
+        policy: &settings::Policy,
+    ) -> Result<Arc<Loaded>, PolicyError> {
+        let key = (policy.sha256.clone(), policy.wasi);
+        let known = self.memory().get(&key).cloned();
+        let loaded = match known {
+            Some(loaded) => loaded,
+            None => {
+                let loaded = match self.entry(name, policy)? {
+                    Some(loaded) => loaded,
+                    None => self.build(name, policy)?,
+                };
+                let loaded = Arc::new(loaded);
+                self.memory().insert(key, Arc::clone(&loaded));
+                loaded
+            }
+        };
+        Ok(loaded)
+    }
+
+    fn memory(&self) -> std::sync::MutexGuard<'_, HashMap<(String, bool), Arc<Loaded>>> {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -212,24 +253,28 @@ impl Store {
     }
 
     /// `None` when there is no entry or one that is of no use, which is then made anew.
-    fn entry(&self, sha256: &str) -> Option<Loaded> {
-        let description = self.read_description(sha256)?;
+    ///
+    /// # Errors
+    ///
+    /// Fails when the component imports what the policy is not granted: compiling it again would not help.
+    fn entry(&self, name: &str, policy: &settings::Policy) -> Result<Option<Loaded>, PolicyError> {
+        let sha256 = &policy.sha256;
+        let Some(description) = self.read_description(sha256) else { return Ok(None) };
         let file = self.file(sha256, "cwasm");
         let refuse = |reason: &str| {
             tracing::warn!(file, reason, "a compiled policy is refused and compiled anew");
+            Ok(None)
         };
         let (mapped, length) = match self.directory.open_file(&file) {
             Ok(Some((mapped, length))) => (mapped, length),
-            Ok(None) => return None,
-            Err(error) => {
-                refuse(&error.to_string());
-                return None;
-            }
+            Ok(None) => return Ok(None),
+            Err(error) => return refuse(&error.to_string()),
         };
         if length != description.compiled_bytes {
-            refuse("its length is not the one that was written");
-            return None;
+            return refuse("its length is not the one that was written");
         }
+        component::check_imports(&description.imports, policy.wasi)
+            .map_err(|what| PolicyError::Broken { policy: name.to_owned(), what })?;
         // The open file, not its name: this is the file that was checked.
         let path = directory::path_of(&mapped);
         // SAFETY: the file was made by `build` of the same user: it lies in a directory that belongs to the
@@ -237,15 +282,13 @@ impl Store {
         // else, all checked on the open handles. Files are replaced by rename and never changed in place, so it
         // stays as it is while it is mapped.
         #[expect(unsafe_code, reason = "mapping compiled code is what makes a decision fast")]
-        let component = unsafe { Component::deserialize_file(&self.runtime.engine, path) };
+        let component = unsafe { Compiled::deserialize_file(&self.runtime.engine, path) };
+        let shape = shape(policy, &description.exports);
         let linked =
-            component.and_then(|component| self.runtime.link(&component, description.kind));
+            component.and_then(|component| self.runtime.link(&component, description.kind, shape));
         match linked {
-            Ok(linked) => Some(Loaded::new(linked, description)),
-            Err(error) => {
-                refuse(&format!("{error:#}"));
-                None
-            }
+            Ok(linked) => Ok(Some(Loaded::new(linked, description))),
+            Err(error) => refuse(&format!("{error:#}")),
         }
     }
 
@@ -259,17 +302,19 @@ impl Store {
         let broken = |what| PolicyError::Broken { policy: name.to_owned(), what };
         let _lock = self.directory.lock().map_err(store_error)?;
         // Another process may have made it while this one waited.
-        if let Some(loaded) = self.entry(&policy.sha256) {
+        if let Some(loaded) = self.entry(name, policy)? {
             return Ok(loaded);
         }
-        tracing::info!(policy = name, component = %policy.component.display(), "compiling a policy");
-        let bytes = component::read(policy).map_err(store_error)?;
+        (self.tell)(&format!(
+            "Compiling policy `{name}`, which is not installed: `pointsman policy sync` does that ahead"
+        ));
+        let bytes = self.read_component(policy).map_err(store_error)?;
         let component = component::compile(&self.runtime.engine, &bytes).map_err(broken)?;
         let (kind, imports, exports) =
-            component::inspect(&self.runtime.engine, &component).map_err(broken)?;
+            component::inspect(&self.runtime.engine, &component, policy.wasi).map_err(broken)?;
         let linked = self
             .runtime
-            .link(&component, kind)
+            .link(&component, kind, shape(policy, &exports))
             .map_err(|error| broken(BrokenKind::Link(one_line(&format!("{error:#}"), 500))))?;
         let caller = Caller { name, policy, inputs: Arc::new(inputs::blank()) };
         let metadata = linked.describe(&self.runtime, &caller).result.map_err(broken)?;
@@ -292,6 +337,23 @@ impl Store {
         // Last: an entry without a description is none.
         self.write_description(&policy.sha256, &description).map_err(store_error)?;
         Ok(Loaded::new(linked, description))
+    }
+
+    /// The pinned bytes, from where the settings say or from what `sync` kept.
+    fn read_component(&self, policy: &settings::Policy) -> Result<Vec<u8>, StoreError> {
+        let bytes = match &policy.component {
+            Component::File(path) => component::read(path, &policy.component)?,
+            Component::Oci(_) => self
+                .directory
+                .read_at_most(&kept_file(&policy.sha256), component::MAX_COMPONENT)
+                .map_err(|source| StoreError::Component {
+                    component: policy.component.clone(),
+                    source,
+                })?
+                .ok_or_else(|| StoreError::NotInstalled { component: policy.component.clone() })?,
+        };
+        component::verify(policy, &bytes)?;
+        Ok(bytes)
     }
 
     fn write_description(&self, sha256: &str, description: &Description) -> Result<(), StoreError> {
@@ -342,6 +404,15 @@ impl Store {
         description.valid_settings.insert(digest);
         self.write_description(sha256, &description)
     }
+}
+
+fn shape(policy: &settings::Policy, exports: &BTreeSet<String>) -> Shape {
+    Shape { wasi: policy.wasi, recovers: exports.iter().any(|name| component::is_recovery(name)) }
+}
+
+/// Where a component out of a registry is kept.
+fn kept_file(sha256: &str) -> String {
+    format!("{sha256}.wasm")
 }
 
 /// Lower-case hex digits.

@@ -1,6 +1,9 @@
 //! The chain and the sandbox, with the real `by-tag` and with guests that misbehave.
 
 mod guests;
+mod hostile;
+mod interface;
+mod sandbox;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -18,7 +21,7 @@ use crate::placement::catalog::{Cluster, Role, TaskDefinition};
 use crate::placement::size::Size;
 use crate::placement::{Arch, Capacity};
 use crate::secret::Secret;
-use crate::settings::{ClaimsTaint, OnError, Policy};
+use crate::settings::{ClaimsTaint, Component, Mode, OnError, Policy};
 use guests::Guest;
 
 /// A store and the components that a test writes.
@@ -71,14 +74,10 @@ fn digest(bytes: &[u8]) -> String {
 
 fn policy(component: PathBuf, sha256: String, settings: Value) -> Policy {
     Policy {
-        component,
-        sha256,
         settings,
-        fuel: 200_000_000,
         // Far more than any of these needs, so that a busy machine fails no test.
         deadline: Duration::from_secs(20),
-        memory_mib: 64,
-        on_error: OnError::Reject,
+        ..Policy::new(Component::File(component), sha256)
     }
 }
 
@@ -89,6 +88,13 @@ fn built(name: &str, settings: Value) -> Policy {
         panic!("target/policies/{name}.wasm is missing: run scripts/build-plugins")
     });
     policy(component, digest(&bytes), settings)
+}
+
+fn file_of(policy: &Policy) -> &Path {
+    let Component::File(path) = &policy.component else {
+        panic!("{} is no file", policy.component)
+    };
+    path
 }
 
 fn by_tag(settings: Value) -> Policy {
@@ -356,8 +362,12 @@ fn a_mutator_changes_what_the_bounds_then_check() {
     let mutator = built("examples/more-memory", json!({}));
     let chain = [("more-memory", &mutator), ("by-tag", &placer)];
     let mut asked = Asked::with_tags(&["dev"]);
-    let out_of_memory =
-        |attempt| EarlierFailure { attempt, kind: FailureKind::OutOfMemory, detail: String::new() };
+    let out_of_memory = |attempt| EarlierFailure {
+        attempt,
+        kind: FailureKind::OutOfMemory,
+        detail: String::new(),
+        placement: None,
+    };
     let size = |cpu_units, memory_mib| Size { cpu_units, memory_mib };
     let first = asked.decide(&house, &chain).unwrap();
     assert_eq!(first.placements[0].size, size(512, 2048));
@@ -693,10 +703,10 @@ fn a_wrong_digest_names_both() {
 fn an_entry_is_used_without_the_component() {
     let house = House::new();
     let policy = by_tag(rules());
-    let bytes = fs::read(&policy.component).unwrap();
+    let bytes = fs::read(file_of(&policy)).unwrap();
     let policy = Policy { settings: rules(), ..house.policy(&bytes) };
     house.compiled(&policy);
-    fs::remove_file(&policy.component).unwrap();
+    fs::remove_file(file_of(&policy)).unwrap();
     let store = house.again();
     let decision =
         decide(&Asked::with_tags(&["dev"]).question(), &[("by-tag", &policy)], &store).unwrap();

@@ -1,6 +1,6 @@
 //! Rehearsals against a driver of bash that runs scripts on the spot and maps their exit codes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
@@ -146,6 +146,7 @@ fn profile(tags: &[&str]) -> Profile {
     Profile {
         tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
         policies: vec!["any".to_owned()],
+        monitor: BTreeSet::new(),
         bounds: Bounds::default(),
         claims_taint: ClaimsTaint::Allow,
     }
@@ -155,6 +156,7 @@ fn settings() -> Settings {
     Settings {
         state_directory: "/nowhere".into(),
         manager: "rehearsal".to_owned(),
+        gitlab: None,
         ssh: SshTimes {
             ready_timeout: Duration::from_secs(120),
             connect_timeout: Duration::from_secs(5),

@@ -7,11 +7,12 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::table::{Source, Table, list, nearest};
-use super::values;
 use super::{
-    ClaimsTaint, Cluster, ClusterBackend, EcsCluster, HostKeySource, LocalCluster, OnError, Policy,
-    Problem, Profile, Role, Settings, Shell, SshServer, SshTimes, TaskDefinition, TaskSsh,
+    ClaimsTaint, Cluster, ClusterBackend, Component, EcsCluster, Gitlab, HostKeySource, JobTags,
+    LocalCluster, Mode, OnError, Policy, Problem, Profile, Role, Settings, Shell, SshServer,
+    SshTimes, TaskDefinition, TaskSsh,
 };
+use super::{gitlab, values};
 use crate::placement::bounds::Bounds;
 use crate::placement::{Arch, Capacity, size::Size};
 
@@ -45,6 +46,7 @@ fn settings(root: &Table<'_>, directory: &Path) -> Option<Settings> {
     let manager = root.table("manager");
     let manager_name = manager.optional("name", values::named);
     manager.finish();
+    let gitlab = gitlab_api(root.table("gitlab"), directory);
     let ssh = ssh_times(root.table("ssh"));
     let clusters = named(root, "clusters", cluster);
     let task_definitions = named(root, "task_definitions", task_definition);
@@ -71,6 +73,7 @@ fn settings(root: &Table<'_>, directory: &Path) -> Option<Settings> {
     Some(Settings {
         state_directory: directory.join(state_directory?),
         manager: manager_name.unwrap_or_else(|| "default".to_owned()),
+        gitlab,
         ssh,
         clusters: clusters.read,
         task_definitions: task_definitions.read,
@@ -106,6 +109,30 @@ fn named<'t, T>(
         }
     }
     named
+}
+
+fn gitlab_api(table: Table<'_>, directory: &Path) -> Option<Gitlab> {
+    let url = table.optional("url", |value| gitlab::url(&values::text(value)?));
+    let job_tags = table.optional("job_tags", |value| {
+        let modes = [
+            ("required", JobTags::Required),
+            ("preferred", JobTags::Preferred),
+            ("off", JobTags::Off),
+        ];
+        values::choice(value, &modes)
+    });
+    let timeout = table.optional("timeout", values::duration);
+    let ca_file = table.optional("ca_file", values::text);
+    if job_tags == Some(JobTags::Required) && !table.has("url") {
+        table.report("job_tags", "is `required`, but `url` is missing: whom to ask for the tags?");
+    }
+    table.finish();
+    Some(Gitlab {
+        url: url?,
+        job_tags: job_tags.unwrap_or(JobTags::Preferred),
+        timeout: timeout.unwrap_or(Duration::from_secs(5)),
+        ca_file: ca_file.map(|file| directory.join(file)),
+    })
 }
 
 fn ssh_times(table: Table<'_>) -> SshTimes {
@@ -291,8 +318,11 @@ fn role(table: Table<'_>) -> Option<Role> {
 }
 
 fn policy(table: Table<'_>, directory: &Path) -> Option<Policy> {
-    let component =
-        table.required("component", "expected the path of a WebAssembly component", values::text);
+    let component = table.required(
+        "component",
+        "expected the path of a WebAssembly component, or `oci://HOST/NAME@sha256:…`",
+        |value| Component::parse(&values::text(value)?, directory),
+    );
     let sha256 = table.required(
         "sha256",
         "expected the digest of the component, as `sha256sum FILE` prints it",
@@ -308,16 +338,20 @@ fn policy(table: Table<'_>, directory: &Path) -> Option<Policy> {
     let on_error = table.optional("on_error", |value| {
         values::choice(value, &[("reject", OnError::Reject), ("abstain", OnError::Abstain)])
     });
+    let mode = table.optional("mode", |value| {
+        values::choice(value, &[("enforce", Mode::Enforce), ("monitor", Mode::Monitor)])
+    });
+    let wasi = table.optional("wasi", values::flag);
     table.finish();
-    Some(Policy {
-        component: directory.join(component?),
-        sha256: sha256?,
-        settings: settings.unwrap_or_else(|| serde_json::json!({})),
-        fuel: fuel.unwrap_or(200_000_000),
-        deadline: deadline.unwrap_or(Duration::from_millis(250)),
-        memory_mib: memory.unwrap_or(64),
-        on_error: on_error.unwrap_or(OnError::Reject),
-    })
+    let mut policy = Policy::new(component?, sha256?);
+    policy.settings = settings.unwrap_or(policy.settings);
+    policy.fuel = fuel.unwrap_or(policy.fuel);
+    policy.deadline = deadline.unwrap_or(policy.deadline);
+    policy.memory_mib = memory.unwrap_or(policy.memory_mib);
+    policy.on_error = on_error.unwrap_or(policy.on_error);
+    policy.mode = mode.unwrap_or(policy.mode);
+    policy.wasi = wasi.unwrap_or(policy.wasi);
+    Some(policy)
 }
 
 fn profile(table: Table<'_>, names: &Names) -> Option<Profile> {
@@ -328,6 +362,11 @@ fn profile(table: Table<'_>, names: &Names) -> Option<Profile> {
         Some([]) => table.report("policies", "is empty: without a policy no job can be placed"),
         Some(listed) => known(&table, "policies", listed, &names.policies),
         None => {}
+    }
+    let monitor = table.optional("monitor", values::texts).unwrap_or_default();
+    let listed = policies.as_deref().unwrap_or_default();
+    if let Some(name) = monitor.iter().find(|name| !listed.contains(name)) {
+        table.report("monitor", format!("names `{name}`, which is none of `policies`"));
     }
     let claims_taint = table.optional("claims_taint", |value| {
         let taints = [
@@ -346,6 +385,7 @@ fn profile(table: Table<'_>, names: &Names) -> Option<Profile> {
     Some(Profile {
         tags: tags.unwrap_or_default().into_iter().collect(),
         policies: policies?,
+        monitor: monitor.into_iter().collect(),
         bounds: bounds?,
         claims_taint: claims_taint.unwrap_or(ClaimsTaint::Allow),
     })

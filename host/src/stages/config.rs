@@ -4,22 +4,27 @@
 //! them before this stage began. There is no asynchronous
 //! runtime either: a decision takes less time than starting one would.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use super::Context;
+use super::{Context, facts};
 use crate::backend::local::task_directory;
 use crate::environment::ATTEMPT;
 use crate::failure::{Failure, Report};
+use crate::job::response;
 use crate::output;
 use crate::placement::Placement;
-use crate::policy::{self, Assurance, EarlierFailure, FailureKind, Question};
+use crate::placement::text::one_line;
+use crate::policy::{
+    self, Assurance, DecidedBy, EarlierFailure, FailureKind, PolicyError, Question,
+    RecordedQuestion, Refusal, Step, Trace,
+};
 use crate::settings::{ClusterBackend, Shell};
 use crate::ssh::KeyPair;
-use crate::state::{Attempt, AttemptId, JobIdentity, Keys, OutcomeKind, State};
+use crate::state::{Attempt, AttemptId, JobIdentity, Keys, Outcome, OutcomeKind, State};
 
 /// A task outlives its job's timeout by this much at most: time for `cleanup` to come.
 const SLACK: Duration = Duration::from_secs(600);
@@ -48,58 +53,76 @@ struct Driver {
 ///
 /// A job that no policy places is a build failure; everything else is a system failure.
 pub fn config(context: &Context) -> Result<(), Failure> {
-    let job = context.job()?;
+    let bytes = context.job_response()?;
+    let job = response::parse(&bytes)?;
     let (name, profile) = context.profile()?;
     let state = context.state()?;
     let identity = JobIdentity::from(&job);
-    let earlier = state.earlier_attempts(&identity);
-    let store = policy::Store::open(&state.directory().join("policies"))?;
-    let mut chain = Vec::new();
-    for policy in &profile.policies {
-        let settings = context.settings.policies.get(policy).ok_or_else(|| {
-            Failure::system(format!("the policy `{policy}` is not in the settings file"))
-        })?;
-        chain.push((policy.as_str(), settings));
-    }
-    let decision = policy::decide(
-        &Question {
-            job: &job,
-            profile: name,
-            // GitLab does not send a job's tags; a runner only gets jobs whose tags it has.
-            tags: &profile.tags,
-            tags_assurance: Assurance::Runner,
-            attempt: number_after(&earlier),
-            earlier_failures: &earlier_failures(&earlier),
-            facts: &BTreeMap::new(),
-            catalog: &context.settings.catalog(&profile.bounds),
-            bounds: &profile.bounds,
-            claims_taint: profile.claims_taint,
-        },
-        &chain,
-        &store,
-    )?;
-    for notice in &decision.notices {
-        output::note(notice);
-    }
+    let earlier = earlier_attempts(&state, &identity);
+    let store = policy::Store::open(&state.directory().join("policies"))?.telling(output::note);
+    let chain = context.settings.chain(profile);
+    let chain: Vec<_> = chain.iter().map(|(name, policy)| (*name, policy)).collect();
+    let facts = facts::gather(context, profile, &bytes, job.id)?;
+    let question = Question {
+        job: &job,
+        profile: name,
+        tags: &facts.tags,
+        tags_assurance: facts.assurance,
+        attempt: number_after(&earlier),
+        earlier_failures: &earlier_failures(&earlier),
+        facts: &facts.more,
+        catalog: &context.settings.catalog(&profile.bounds),
+        bounds: &profile.bounds,
+        claims_taint: profile.claims_taint,
+    };
     let id = AttemptId::new(job.id).map_err(|error| Failure::System(Report::of(&error)))?;
-    let (environment, placements) = one_environment(context, &state, &id, decision.placements)?;
-    announce(name, &placements);
     let lifetime = SignedDuration::try_from(job.timeout + SLACK)
         .map_err(|error| Failure::System(Report::of(&error)))?;
     let deadline = Timestamp::now()
         .checked_add(lifetime)
         .map_err(|error| Failure::System(Report::of(&error)))?;
-    let attempt = Attempt::new(
-        id,
-        number_after(&earlier),
-        name.to_owned(),
-        identity,
-        deadline,
-        placements,
-        serde_json::to_value(&decision.steps)
-            .map_err(|error| Failure::System(Report::of(&error)))?,
-        Keys { client: new_key()?.seed_base64(), host: new_key()?.seed_base64() },
-    );
+    let attempt = |placements, steps: &[Step]| -> Result<Attempt, Failure> {
+        let system = |error: serde_json::Error| Failure::System(Report::of(&error));
+        let attempt = Attempt::new(
+            id.clone(),
+            question.attempt,
+            name.to_owned(),
+            identity.clone(),
+            deadline,
+            placements,
+            serde_json::to_value(steps).map_err(system)?,
+            Keys { client: new_key()?.seed_base64(), host: new_key()?.seed_base64() },
+        );
+        let asked = RecordedQuestion::of(&question);
+        Ok(attempt.with_question(serde_json::to_value(asked).map_err(system)?))
+    };
+    let mut trace = Trace::default();
+    let decided = policy::decide_traced(&question, &chain, &store, &mut trace);
+    for notice in &trace.notices {
+        output::note(notice);
+    }
+    let placements = match decided {
+        Ok(placements) => placements,
+        Err(PolicyError::Rejected { reasons }) => {
+            let mut rejected = attempt(Vec::new(), &trace.steps)?;
+            rejected.outcome = Some(Outcome {
+                kind: OutcomeKind::Rejected,
+                detail: reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+            });
+            // The job's author is to read why there is no place, whatever becomes of the record.
+            if let Err(error) = state.release(rejected) {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the rejection is not recorded"
+                );
+            }
+            return Err(refused(&question, reasons));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let (environment, placements) = one_environment(context, &state, &id, placements)?;
+    announce(name, &placements);
+    let attempt = attempt(placements, &trace.steps)?;
     state.save(&attempt)?;
     output::config_reply(&Reply {
         driver: Driver { name: "Pointsman", version: env!("CARGO_PKG_VERSION") },
@@ -118,6 +141,57 @@ fn new_key() -> Result<KeyPair, Failure> {
     KeyPair::generate().map_err(|error| Failure::System(Report::of(&error)))
 }
 
+/// A rejected job was no attempt: nothing was started and nothing was lost.
+fn earlier_attempts(state: &State, identity: &JobIdentity) -> Vec<Attempt> {
+    let mut earlier = state.earlier_attempts(identity);
+    earlier.retain(|attempt| {
+        attempt.outcome.as_ref().is_none_or(|outcome| outcome.kind != OutcomeKind::Rejected)
+    });
+    earlier
+}
+
+/// What the job's author reads: what was asked, what is allowed, and who decides.
+fn refused(question: &Question<'_>, reasons: Vec<Refusal>) -> Failure {
+    let job = question.job;
+    let mut report =
+        Report::new(format!("no placement is allowed for the job `{}`", one_line(&job.name, 64)));
+    let tags: Vec<String> = question.tags.iter().map(|tag| one_line(tag, 64)).collect();
+    let whose = match question.tags_assurance {
+        Assurance::Server => "the job's tags",
+        Assurance::Runner => "the profile's tags",
+    };
+    let protected = match job.git_ref.protected {
+        Some(true) => "protected",
+        Some(false) => "not protected",
+        None => "not known to be protected",
+    };
+    report.causes.push(format!(
+        "asked for {whose} [{}], ref `{}` ({protected}), project {} (`{}`)",
+        tags.join(", "),
+        one_line(&job.git_ref.name, 64),
+        job.project.id,
+        one_line(&job.project.full_path, 128),
+    ));
+    let mut deciders = BTreeSet::new();
+    for reason in reasons {
+        let Refusal { policy, code, message, hint, decided_by } = reason;
+        report.causes.push(format!("policy {policy}: {message} ({code})"));
+        report.hints.extend(hint);
+        deciders.insert(match decided_by {
+            DecidedBy::Policy => format!("the policy `{policy}` and its settings"),
+            DecidedBy::Bounds => format!("the bounds of the profile `{}`", question.profile),
+            DecidedBy::ClaimsTaint => {
+                format!("`claims_taint` of the profile `{}`", question.profile)
+            }
+        });
+    }
+    let deciders: Vec<String> = deciders.into_iter().collect();
+    Failure::Build(report.hint(format!(
+        "{} decided this; whoever operates this runner can change it",
+        deciders.join(" and ")
+    )))
+}
+
 fn number_after(earlier: &[Attempt]) -> u32 {
     u32::try_from(earlier.len()).unwrap_or(u32::MAX).saturating_add(1)
 }
@@ -128,13 +202,21 @@ fn earlier_failures(earlier: &[Attempt]) -> Vec<EarlierFailure> {
         .filter_map(|attempt| {
             let outcome = attempt.outcome.as_ref()?;
             let kind = match outcome.kind {
-                OutcomeKind::Released | OutcomeKind::Cancelled => return None,
+                OutcomeKind::Released | OutcomeKind::Cancelled | OutcomeKind::Rejected => {
+                    return None;
+                }
                 OutcomeKind::Capacity => FailureKind::Capacity,
                 OutcomeKind::SpotInterruption => FailureKind::SpotInterruption,
                 OutcomeKind::OutOfMemory => FailureKind::OutOfMemory,
                 OutcomeKind::Other => FailureKind::Other,
             };
-            Some(EarlierFailure { attempt: attempt.number, kind, detail: outcome.detail.clone() })
+            let placement = attempt.launched_placement().or(attempt.placements.first());
+            Some(EarlierFailure {
+                attempt: attempt.number,
+                kind,
+                detail: outcome.detail.clone(),
+                placement: placement.cloned(),
+            })
         })
         .collect()
 }

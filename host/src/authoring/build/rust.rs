@@ -75,8 +75,9 @@ pub(super) fn build(
     // Joined by the unit separator, so that a space in a path is no end of an argument.
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
     cargo.args(["build", "--lib", "--release", "--target", TARGET, "--message-format", "short"]);
-    let target = match build.target {
-        Some(target) => std::path::absolute(target).map_err(failed("find", target))?,
+    let told = build.target.map(Path::to_owned).or_else(crate::environment::cargo_target_directory);
+    let target = match told {
+        Some(target) => std::path::absolute(&target).map_err(failed("find", &target))?,
         None => project.join("target"),
     };
     cargo.arg("--target-dir").arg(&target);

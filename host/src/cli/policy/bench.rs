@@ -34,9 +34,9 @@ pub(super) struct Arguments {
     /// How it is written
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
-    /// Only asks once, and writes what that took: what each process does
-    #[arg(long, hide = true)]
-    once: bool,
+    /// Only asks the component of this digest once, and writes what that took: what each process does
+    #[arg(long, hide = true, value_name = "SHA256")]
+    once: Option<String>,
     #[command(flatten)]
     cache: Cache,
 }
@@ -45,8 +45,8 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<bool, Failure> {
     let fixture = Fixture::read(&arguments.fixture)?;
     let store_at = arguments.cache.store_at()?;
-    if arguments.once {
-        let measured = once(&arguments.file, &fixture, &store_at)?;
+    if let Some(sha256) = &arguments.once {
+        let measured = once(&arguments.file, sha256, &fixture, &store_at)?;
         output::result(&format!("{}\n", pretty(&measured)?));
         return Ok(true);
     }
@@ -55,7 +55,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<bool, Failure> {
     let policy = policy_of(&arguments.file, fixture.settings.clone())?;
     let child = || {
         let ran = std::process::Command::new(&driver)
-            .args(["policy", "bench", "--once", "--fixture"])
+            .args(["policy", "bench", "--once", &policy.sha256, "--fixture"])
             .arg(&arguments.fixture)
             .arg("--cache")
             .arg(&cache)

@@ -4,28 +4,30 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 
 use sha2::{Digest, Sha256};
 use wasmtime::Engine;
-use wasmtime::component::Component;
+use wasmtime::component::Component as Compiled;
 
-use super::{BrokenKind, Kind, StoreError, hex};
+use super::{BrokenKind, Component, Kind, StoreError, hex};
 use crate::placement::text::one_line;
 use crate::policy::call::panic_text;
+use crate::policy::wasi as inert;
 use crate::settings;
 
 /// Python's components have 18 MB.
-const MAX_COMPONENT: u64 = 64 << 20;
+pub(super) const MAX_COMPONENT: u64 = 64 << 20;
 
 /// `package pointsman:policy@0.1.…`
 const PACKAGE: &str = "pointsman:policy/";
 const TRACK: &str = "0.1.";
 const IMPORTS: [&str; 5] = ["facts", "claims", "catalog", "log", "types"];
 
-/// The bytes that were pinned.
-pub(super) fn read(policy: &settings::Policy) -> Result<Vec<u8>, StoreError> {
-    let error = |source| StoreError::Component { path: policy.component.clone(), source };
-    let file = File::open(&policy.component).map_err(error)?;
+/// The bytes of the file at `path`, which `component` names.
+pub(super) fn read(path: &Path, component: &Component) -> Result<Vec<u8>, StoreError> {
+    let error = |source| StoreError::Component { component: component.clone(), source };
+    let file = File::open(path).map_err(error)?;
     let mut bytes = Vec::new();
     file.take(MAX_COMPONENT + 1).read_to_end(&mut bytes).map_err(error)?;
     if bytes.len() as u64 > MAX_COMPONENT {
@@ -34,18 +36,23 @@ pub(super) fn read(policy: &settings::Policy) -> Result<Vec<u8>, StoreError> {
             format!("it has more than {} MiB", MAX_COMPONENT >> 20),
         )));
     }
-    let actual = hex(&Sha256::digest(&bytes));
-    if actual != policy.sha256 {
-        return Err(StoreError::Digest {
-            path: policy.component.clone(),
-            expected: policy.sha256.clone(),
-            actual,
-        });
-    }
     Ok(bytes)
 }
 
-pub(super) fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, BrokenKind> {
+/// Whether `bytes` are what was pinned.
+pub(super) fn verify(policy: &settings::Policy, bytes: &[u8]) -> Result<(), StoreError> {
+    let actual = hex(&Sha256::digest(bytes));
+    if actual == policy.sha256 {
+        return Ok(());
+    }
+    Err(StoreError::Digest {
+        component: policy.component.clone(),
+        expected: policy.sha256.clone(),
+        actual,
+    })
+}
+
+pub(super) fn compile(engine: &Engine, bytes: &[u8]) -> Result<Compiled, BrokenKind> {
     let not = |text: &str| Err(BrokenKind::NotAComponent(text.to_owned()));
     match bytes {
         [b'\0', b'a', b's', b'm', 1, 0, 0, 0, ..] => {
@@ -58,7 +65,7 @@ pub(super) fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, Broken
         [] => return not("the file is empty"),
         _ => return not("it does not begin as WebAssembly does"),
     }
-    match catch_unwind(AssertUnwindSafe(|| Component::from_binary(engine, bytes))) {
+    match catch_unwind(AssertUnwindSafe(|| Compiled::from_binary(engine, bytes))) {
         Ok(Ok(component)) => Ok(component),
         Ok(Err(error)) => not(&one_line(&format!("{error:#}"), 500)),
         Err(panic) => Err(BrokenKind::Panic(panic_text(panic.as_ref()))),
@@ -68,20 +75,24 @@ pub(super) fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, Broken
 /// What the component is for, what it imports, and what it exports.
 pub(super) fn inspect(
     engine: &Engine,
-    component: &Component,
+    component: &Compiled,
+    wasi: bool,
 ) -> Result<(Kind, BTreeSet<String>, BTreeSet<String>), BrokenKind> {
     let component = component.component_type();
     let names = |iter: &mut dyn Iterator<Item = String>| iter.collect::<BTreeSet<_>>();
     let imports = names(&mut component.imports(engine).map(|(name, _)| one_line(name, 128)));
     let exports = names(&mut component.exports(engine).map(|(name, _)| one_line(name, 128)));
-    for import in &imports {
-        check_import(import)?;
-    }
+    check_imports(&imports, wasi)?;
     let kind = kind(&exports)?;
     Ok((kind, imports, exports))
 }
 
-fn check_import(name: &str) -> Result<(), BrokenKind> {
+/// Whether a policy that is granted WASI or not may have all of `imports`.
+pub(super) fn check_imports(imports: &BTreeSet<String>, wasi: bool) -> Result<(), BrokenKind> {
+    imports.iter().try_for_each(|import| check_import(import, wasi))
+}
+
+fn check_import(name: &str, wasi: bool) -> Result<(), BrokenKind> {
     match interface(name) {
         Some((interface, version)) if IMPORTS.contains(&interface) => match version {
             Some(version) if version.starts_with(TRACK) => Ok(()),
@@ -90,8 +101,10 @@ fn check_import(name: &str) -> Result<(), BrokenKind> {
                 version.unwrap_or("(none)")
             ))),
         },
-        _ if name.starts_with("wasi:") => Err(BrokenKind::ForbiddenImport(format!(
-            "`{name}`; a policy built for wasm32-unknown-unknown needs no WASI"
+        _ if inert::covers(name) && wasi => Ok(()),
+        _ if inert::covers(name) => Err(BrokenKind::ForbiddenImport(format!(
+            "`{name}`; a policy built for wasm32-unknown-unknown needs no WASI, and `wasi = true` at the policy \
+             gives it one without files, network, environment and clock"
         ))),
         _ => Err(BrokenKind::ForbiddenImport(format!("`{name}`"))),
     }
@@ -130,6 +143,13 @@ pub(super) fn is_claims(import: &str) -> bool {
     interface(import).is_some_and(|(interface, _)| interface == "claims")
 }
 
+/// Whether an export is the optional hook after a lost attempt.
+pub(super) fn is_recovery(export: &str) -> bool {
+    interface(export).is_some_and(|(interface, version)| {
+        interface == "recovery" && version.is_some_and(|version| version.starts_with(TRACK))
+    })
+}
+
 /// `pointsman:policy/facts@0.1.0` in parts.
 fn interface(name: &str) -> Option<(&str, Option<&str>)> {
     let rest = name.strip_prefix(PACKAGE)?;
@@ -150,13 +170,18 @@ mod tests {
     #[test]
     fn imports() {
         for name in ["pointsman:policy/facts@0.1.0", "pointsman:policy/types@0.1.9"] {
-            assert_eq!(check_import(name), Ok(()));
+            assert_eq!(check_import(name, false), Ok(()));
         }
         for (name, message) in [
             (
                 "wasi:cli/environment@0.2.0",
                 "imports what policies do not get: `wasi:cli/environment@0.2.0`; a policy built for \
-                 wasm32-unknown-unknown needs no WASI",
+                 wasm32-unknown-unknown needs no WASI, and `wasi = true` at the policy gives it one without \
+                 files, network, environment and clock",
+            ),
+            (
+                "wasi:http/outgoing-handler@0.2.0",
+                "imports what policies do not get: `wasi:http/outgoing-handler@0.2.0`",
             ),
             ("host", "imports what policies do not get: `host`"),
             (
@@ -169,8 +194,10 @@ mod tests {
                  and this driver has 0.1.x",
             ),
         ] {
-            assert_eq!(check_import(name).unwrap_err().to_string(), message);
+            assert_eq!(check_import(name, false).unwrap_err().to_string(), message);
         }
+        assert_eq!(check_import("wasi:cli/environment@0.2.0", true), Ok(()));
+        assert!(check_import("wasi:http/outgoing-handler@0.2.0", true).is_err());
     }
 
     #[test]

@@ -17,6 +17,8 @@ use super::StoreError;
 const MAX_READ: u64 = 1 << 20;
 /// Held while an entry is made. One for all entries: compiling takes a fraction of a second.
 const LOCK: &str = "lock";
+/// Behind the name of a file that is being written.
+pub(super) const TEMPORARY: &str = ".new";
 
 pub(super) struct Directory {
     handle: File,
@@ -66,10 +68,37 @@ impl Directory {
     }
 
     pub(super) fn read(&self, file: &str) -> io::Result<Option<Vec<u8>>> {
+        self.read_at_most(file, MAX_READ)
+    }
+
+    /// What is longer than `max` bytes is cut off.
+    pub(super) fn read_at_most(&self, file: &str, max: u64) -> io::Result<Option<Vec<u8>>> {
         let Some((handle, _)) = self.open_file(file)? else { return Ok(None) };
         let mut bytes = Vec::new();
-        handle.take(MAX_READ).read_to_end(&mut bytes)?;
+        handle.take(max).read_to_end(&mut bytes)?;
         Ok(Some(bytes))
+    }
+
+    /// The names of what lies in the directory, sorted.
+    pub(super) fn files(&self) -> Result<Vec<String>, StoreError> {
+        let error = |source| StoreError::Io { what: "list", path: self.path.clone(), source };
+        let entries = std::fs::read_dir(path_of(&self.handle)).map_err(error)?;
+        let mut files = Vec::new();
+        for entry in entries {
+            // A name that is no text is none of ours.
+            files.extend(entry.map_err(error)?.file_name().into_string().ok());
+        }
+        files.sort();
+        Ok(files)
+    }
+
+    /// Call it under the lock. Who has the file mapped keeps it.
+    pub(super) fn remove(&self, file: &str) -> Result<(), StoreError> {
+        rustix::fs::unlinkat(&self.handle, file, AtFlags::empty()).map_err(|errno| StoreError::Io {
+            what: "remove",
+            path: self.path(file),
+            source: errno.into(),
+        })
     }
 
     /// Waits until no other process makes an entry. The lock ends with the file's handle.
@@ -88,7 +117,7 @@ impl Directory {
 
     /// Puts a new file in the place of `file`, which others may have mapped. Call it under the lock.
     pub(super) fn replace(&self, file: &str, bytes: &[u8]) -> Result<(), StoreError> {
-        let temporary = format!("{file}.new");
+        let temporary = format!("{file}{TEMPORARY}");
         self.write(&temporary, bytes)
             .and_then(|()| {
                 rustix::fs::renameat(&self.handle, temporary.as_str(), &self.handle, file)?;

@@ -33,10 +33,7 @@ impl Store {
             Err(PolicyError::Settings { problems, .. }) => problems,
             Err(error) => return Err(error),
         };
-        let loaded = self.memory().get(&policy.sha256).cloned();
-        let Some(loaded) = loaded else {
-            return Err(PolicyError::Settings { policy: name.to_owned(), problems });
-        };
+        let loaded = self.load_unvalidated(name, policy)?;
         let caller = Caller { name, policy, inputs: Arc::new(inputs::blank()) };
         let metadata = loaded
             .linked

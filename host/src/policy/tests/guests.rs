@@ -4,14 +4,18 @@ use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
 /// The functions of a placer; what is not given does nothing wrong.
-pub(super) struct Guest {
+pub(crate) struct Guest {
     /// Core imports, in text.
-    pub(super) imports: &'static str,
+    pub(crate) imports: &'static str,
     /// Data, beyond what the defaults need: addresses from 2,048 to 4,095 are free.
-    pub(super) data: &'static str,
-    pub(super) describe: &'static str,
-    pub(super) validate_settings: &'static str,
-    pub(super) place: &'static str,
+    pub(crate) data: &'static str,
+    pub(crate) describe: &'static str,
+    pub(crate) validate_settings: &'static str,
+    pub(crate) place: &'static str,
+    /// Further functions of the module.
+    pub(crate) functions: &'static str,
+    /// A WIT package with a world `guest`, where the interface's own worlds do not do.
+    pub(crate) wit: &'static str,
 }
 
 impl Default for Guest {
@@ -23,15 +27,17 @@ impl Default for Guest {
             describe: "i32.const 0",
             validate_settings: "i32.const 0",
             place: ABSTAIN,
+            functions: "",
+            wit: "",
         }
     }
 }
 
 /// A `decision` in memory whose first byte is the case.
-pub(super) const ABSTAIN: &str = "i32.const 1024";
+pub(crate) const ABSTAIN: &str = "i32.const 1024";
 
 impl Guest {
-    pub(super) fn placer(&self) -> Vec<u8> {
+    pub(crate) fn placer(&self) -> Vec<u8> {
         self.component(
             "placement-policy",
             "placer@0.1.0#place",
@@ -41,7 +47,7 @@ impl Guest {
     }
 
     /// `check` gets the candidate as a pointer, since it has too many fields for parameters.
-    pub(super) fn guard(check: &str) -> Vec<u8> {
+    pub(crate) fn guard(check: &str) -> Vec<u8> {
         Self::default().component(
             "guard-policy",
             "guard@0.1.0#check",
@@ -50,7 +56,7 @@ impl Guest {
         )
     }
 
-    pub(super) fn mutator(mutate: &str) -> Vec<u8> {
+    pub(crate) fn mutator(mutate: &str) -> Vec<u8> {
         Self::default().component(
             "mutation-policy",
             "mutator@0.1.0#mutate",
@@ -76,7 +82,9 @@ impl Guest {
                 (func (export "pointsman:policy/lifecycle@0.1.0#validate-settings")
                     (param i32 i32) (result i32) {validate_settings})
                 (func (export "pointsman:policy/{function}") {signature} {body})
+                {functions}
             )"#,
+            functions = self.functions,
             imports = self.imports,
             data = self.data,
             describe = self.describe,
@@ -86,8 +94,99 @@ impl Guest {
         let mut resolve = Resolve::default();
         let wit = concat!(env!("CARGO_MANIFEST_DIR"), "/../wit/policy.wit");
         let package = resolve.push_file(wit).unwrap();
+        let (package, world) = match self.wit {
+            "" => (package, world),
+            wit => (resolve.push_str("guest.wit", wit).unwrap(), "guest"),
+        };
         let world = resolve.select_world(&[package], Some(world)).unwrap();
         embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
         ComponentEncoder::default().module(&module).unwrap().validate(true).encode().unwrap()
+    }
+}
+
+/// One placement in a guest's memory, as the canonical ABI lays it out; what is not given is a good one's.
+pub(crate) struct RawPlacement {
+    /// Address and length.
+    pub(crate) cluster: (u32, u32),
+    pub(crate) task_definition: (u32, u32),
+    pub(crate) arch: u8,
+    pub(crate) capacity: u8,
+    pub(crate) cpu_units: Option<u32>,
+    pub(crate) memory_mib: Option<u32>,
+    pub(crate) ephemeral_storage_gib: Option<u32>,
+    pub(crate) role: Option<(u32, u32)>,
+    /// Address and number of pairs of texts.
+    pub(crate) labels: (u32, u32),
+    pub(crate) extra: (u32, u32),
+    pub(crate) reason: (u32, u32),
+}
+
+/// Where [`RawPlacement::answer`] puts the texts that a good placement names.
+const NAMES: u32 = 2048;
+/// Where it puts the decision.
+pub(crate) const DECISION: u32 = 2304;
+
+impl Default for RawPlacement {
+    fn default() -> Self {
+        Self {
+            cluster: (NAMES, 3),
+            task_definition: (NAMES + 16, 4),
+            arch: 0,
+            capacity: 0,
+            cpu_units: None,
+            memory_mib: None,
+            ephemeral_storage_gib: None,
+            role: None,
+            labels: (0, 0),
+            extra: (0, 0),
+            reason: (NAMES + 32, 7),
+        }
+    }
+}
+
+impl RawPlacement {
+    fn bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(80);
+        let pair = |bytes: &mut Vec<u8>, (at, length): (u32, u32)| {
+            bytes.extend(at.to_le_bytes());
+            bytes.extend(length.to_le_bytes());
+        };
+        let option = |bytes: &mut Vec<u8>, value: Option<u32>| {
+            bytes.extend(u32::from(value.is_some()).to_le_bytes());
+            bytes.extend(value.unwrap_or(0).to_le_bytes());
+        };
+        pair(&mut bytes, self.cluster);
+        pair(&mut bytes, self.task_definition);
+        bytes.extend([self.arch, self.capacity, 0, 0]);
+        option(&mut bytes, self.cpu_units);
+        option(&mut bytes, self.memory_mib);
+        option(&mut bytes, self.ephemeral_storage_gib);
+        bytes.extend(u32::from(self.role.is_some()).to_le_bytes());
+        pair(&mut bytes, self.role.unwrap_or((0, 0)));
+        pair(&mut bytes, self.labels);
+        pair(&mut bytes, self.extra);
+        pair(&mut bytes, self.reason);
+        assert_eq!(bytes.len(), 80);
+        bytes
+    }
+
+    /// Data for [`Guest::data`]: the decision at [`DECISION`] places on `placements`, of which there are few.
+    pub(crate) fn answer(placements: &[Self]) -> &'static str {
+        const LIST: u32 = DECISION + 16;
+        let mut decision = vec![0; 4];
+        decision.extend(LIST.to_le_bytes());
+        decision.extend(u32::try_from(placements.len()).unwrap().to_le_bytes());
+        let list: Vec<u8> = placements.iter().flat_map(Self::bytes).collect();
+        let mut text = format!(
+            r#"(data (i32.const {NAMES}) "dev") (data (i32.const {}) "node") (data (i32.const {}) "because")"#,
+            NAMES + 16,
+            NAMES + 32,
+        );
+        for (at, bytes) in [(DECISION, decision), (LIST, list)] {
+            let hex: String = bytes.iter().map(|byte| format!("\\{byte:02x}")).collect();
+            text.push_str(&format!(r#"(data (i32.const {at}) "{hex}")"#));
+        }
+        // Guests hold literals elsewhere; a test's few bytes may stay.
+        text.leak()
     }
 }
