@@ -3,20 +3,29 @@
 //! A backend belongs to one catalog cluster. It knows nothing of policies, SSH sessions or saved state;
 //! the stages join them.
 
+mod budget;
+mod cause;
 pub mod ecs;
 pub mod local;
+mod patient;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+pub use cause::{Cause, Fault, Step};
+pub(crate) use patient::pause;
 
 use crate::placement::{Arch, Capacity, size::Size};
 use crate::secret::Secret;
-use crate::settings::ClusterBackend;
+use crate::settings::{ClusterBackend, SessionFact};
 
 /// Starts, describes, stops and lists the tasks of one cluster.
 #[async_trait]
@@ -24,15 +33,35 @@ pub trait TaskBackend: Send + Sync + fmt::Debug {
     /// Starts one task. Called again with an equal `request` it answers the same task.
     async fn launch(&self, request: &LaunchRequest) -> Result<TaskId, BackendError>;
 
-    /// How the task is. `Ok(None)`: the backend does not know it (any more, or on ECS for seconds after the
-    /// launch: not yet).
-    async fn describe(&self, task: &TaskId) -> Result<Option<TaskStatus>, BackendError>;
+    /// How the tasks are, in one call for each hundred of them. Those that the backend does not know are left
+    /// out: unknown any more, or on ECS for seconds after the launch not yet.
+    async fn describe_many(
+        &self,
+        tasks: &[TaskId],
+    ) -> Result<Vec<(TaskId, TaskStatus)>, BackendError>;
 
-    /// Stops the task; a task that has already stopped or is not known is no error.
-    async fn stop(&self, task: &TaskId, reason: &str) -> Result<(), BackendError>;
+    /// How the task is; `None` as in [`Self::describe_many`].
+    async fn describe(&self, task: &TaskId) -> Result<Option<TaskStatus>, BackendError> {
+        let found = self.describe_many(std::slice::from_ref(task)).await?;
+        Ok(found.into_iter().next().map(|(_, status)| status))
+    }
+
+    /// Stops the task; a task that has already stopped or is not known is no error. Answers how the task is
+    /// at that moment, where the backend says it.
+    async fn stop(&self, task: &TaskId, reason: &str) -> Result<Option<TaskStatus>, BackendError>;
 
     /// The living tasks that were launched with this `started_by`.
     async fn list(&self, started_by: &str) -> Result<Vec<OwnedTask>, BackendError>;
+
+    /// Takes this process's turn to launch once, and answers how long it has to wait for it.
+    fn launch_turn(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// How many calls of [`Self::describe_many`] a second all processes together may make.
+    fn reads_a_second(&self) -> f64 {
+        f64::INFINITY
+    }
 }
 
 /// All that a backend needs to know to start one task.
@@ -64,10 +93,12 @@ pub struct LaunchRequest {
     pub tags: BTreeMap<String, String>,
     /// The port that the SSH server listens on.
     pub port: u16,
+    /// Subnets that have no addresses left, as the backend spells them.
+    pub avoid_subnets: Vec<String>,
 }
 
 /// A backend's own name of a task: an ARN on ECS. Never shown to policies.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TaskId(pub String);
 
@@ -84,21 +115,71 @@ pub struct OwnedTask {
     pub id: TaskId,
     /// As they were launched.
     pub tags: BTreeMap<String, String>,
+    /// When it was asked for; `None` where the backend does not say.
+    pub created_at: Option<Timestamp>,
+    /// How far it has come.
+    pub phase: Phase,
 }
 
 /// A task as its backend sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskStatus {
     /// ECS's `lastStatus`.
     pub phase: Phase,
     /// Where the SSH server is or will be; on Fargate known before `RUNNING`.
     pub address: Option<IpAddr>,
+    /// Where the ports of containers are mapped to ports of that address; empty where ports are as they are.
+    pub bindings: Vec<PortBinding>,
     /// Why it stops or stopped, as soon as the backend knows.
     pub stopped: Option<Stopped>,
+    /// The subnet it is in, as the backend spells it.
+    pub subnet: Option<String>,
+    /// When what happened.
+    pub times: Times,
+}
+
+/// ECS's timestamps of a task; each is there once it has happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Times {
+    /// The task was asked for.
+    pub created_at: Option<Timestamp>,
+    /// The first image pull began; from here on Fargate costs money.
+    pub pull_started_at: Option<Timestamp>,
+    /// The last image pull ended.
+    pub pull_stopped_at: Option<Timestamp>,
+    /// RUNNING.
+    pub started_at: Option<Timestamp>,
+    /// STOPPED.
+    pub stopped_at: Option<Timestamp>,
+}
+
+/// One of ECS's `networkBindings`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortBinding {
+    /// The container's name in the task definition.
+    pub container: String,
+    /// As the container knows it.
+    pub container_port: u16,
+    /// As it is reached from outside.
+    pub host_port: u16,
+}
+
+impl TaskStatus {
+    /// How `port` of `container` is reached at the task's address; `None` when ports are mapped, and this is not.
+    pub fn port(&self, container: &str, port: u16) -> Option<u16> {
+        if self.bindings.is_empty() {
+            return Some(port);
+        }
+        let is_it = |binding: &&PortBinding| {
+            binding.container == container && binding.container_port == port
+        };
+        self.bindings.iter().find(is_it).map(|binding| binding.host_port)
+    }
 }
 
 /// ECS's task lifecycle (developer guide, "Amazon ECS task lifecycle").
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// The network interface is made.
     Provisioning,
@@ -128,8 +209,10 @@ impl fmt::Display for Phase {
 }
 
 /// Why a task stops.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Stopped {
+    /// What all of the below amounts to.
+    pub cause: Cause,
     /// ECS's `stopCode`, such as `SpotInterruption`; empty where the backend has none.
     pub code: String,
     /// ECS's `stoppedReason`.
@@ -139,7 +222,7 @@ pub struct Stopped {
 }
 
 /// How one container of a stopped task ended.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct StoppedContainer {
     /// Its name in the task definition.
     pub name: String,
@@ -159,27 +242,62 @@ pub struct BackendError {
     pub code: String,
     /// The API's own words.
     pub message: String,
+    /// What they amount to.
+    pub cause: Cause,
     /// What to do about it.
     pub hint: Option<String>,
 }
 
 impl BackendError {
-    /// An error without a remedy.
+    /// An error without a remedy and of no known cause.
     pub fn new(call: &'static str, code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { call, code: code.into(), message: message.into(), hint: None }
-    }
-
-    /// Whether another placement might succeed where this one did not.
-    pub fn is_capacity(&self) -> bool {
-        // The words of `failures[].reason`; EC2 capacity providers say `RESOURCE:CPU` and the like.
-        self.code.starts_with("Capacity is unavailable") || self.code.starts_with("RESOURCE:")
+        Self { call, code: code.into(), message: message.into(), cause: Cause::Other, hint: None }
     }
 }
 
-/// The backend of the catalog cluster `cluster`, with its files, if any, in the state directory `state`.
+/// Whom a session in another account is for; what is not known is left out.
+pub type SessionFacts = BTreeMap<SessionFact, String>;
+
+/// The backend of the catalog cluster `cluster`, with its files, if any, in the state directory `state`; for
+/// nobody's sake in particular.
 pub async fn open(cluster: &crate::settings::Cluster, state: &Path) -> Box<dyn TaskBackend> {
+    open_for(cluster, state, &SessionFacts::new()).await
+}
+
+/// The same for a job, whose `facts` the cluster's account may want to know.
+pub async fn open_for(
+    cluster: &crate::settings::Cluster,
+    state: &Path,
+    facts: &SessionFacts,
+) -> Box<dyn TaskBackend> {
     match &cluster.backend {
-        ClusterBackend::Ecs(cluster) => Box::new(ecs::Ecs::open(cluster.clone()).await),
+        ClusterBackend::Ecs(cluster) => {
+            let quota = cluster.request_quota;
+            // Requests are counted per account and Region; the account is known by how it is entered.
+            let account = short_digest(&cluster.account());
+            let ecs = ecs::Ecs::open((**cluster).clone(), state, facts).await;
+            match budget::Budget::open(&state.join("budget"), &account, quota) {
+                Ok(budget) => Box::new(patient::Patient { backend: ecs, budget }),
+                // As above: it must not keep jobs from starting.
+                Err(_) => Box::new(ecs),
+            }
+        }
         ClusterBackend::Local(cluster) => Box::new(local::Local::open(cluster, state)),
     }
+}
+
+/// The same for catalog clusters that are one and the same at their backend; safe in a path.
+pub fn identity(cluster: &crate::settings::Cluster) -> String {
+    match &cluster.backend {
+        ClusterBackend::Ecs(cluster) => {
+            let name = format!("{}|{}", cluster.account(), cluster.cluster);
+            format!("ecs-{}", short_digest(&name))
+        }
+        ClusterBackend::Local(_) => "local".to_owned(),
+    }
+}
+
+/// Fit for a file name, whatever `text` holds.
+fn short_digest(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }

@@ -3,6 +3,7 @@
 mod explain;
 mod policy;
 mod rehearse;
+mod sweep;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -57,6 +58,10 @@ enum Command {
     Policy(policy::Arguments),
     /// Shows where the jobs of a pipeline would go, and why, policy by policy
     Explain(explain::Arguments),
+    /// Stops tasks of this manager that are overdue or whose job has ended
+    Sweep(sweep::SweepArguments),
+    /// Lists the tasks of this manager that run
+    Tasks(sweep::TasksArguments),
 }
 
 #[derive(Debug, Subcommand)]
@@ -100,6 +105,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Rehearse(arguments) => return rehearse::run(&cli.global, arguments),
         Command::Policy(arguments) => return policy::run(&cli.global, arguments),
         Command::Explain(arguments) => return explain::run(&cli.global, &arguments),
+        Command::Sweep(arguments) => {
+            return end(guard(|| sweep::sweep(&cli.global, &arguments)), &environment);
+        }
+        Command::Tasks(arguments) => {
+            return end(guard(|| sweep::tasks(&cli.global, &arguments)), &environment);
+        }
     };
     let termination = Termination::install(&environment);
     let ended = guard(|| {
@@ -115,9 +126,13 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         };
         stages::run_stage(&stage, &context, &termination)
     });
+    end(ended, &environment)
+}
+
+fn end(ended: Result<(), Failure>, environment: &RunnerEnvironment) -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.end(&environment),
+        Err(failure) => failure.end(environment),
     }
 }
 

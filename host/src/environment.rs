@@ -91,6 +91,25 @@ pub fn drop_cloud_credentials() -> io::Result<()> {
     Err(again.exec())
 }
 
+/// Marks a step of a stage at which a test can kill the driver, as `kill -9` would: with the environment
+/// variable `POINTSMAN_ABORT_AT` set to the step's name, or to its number in the order of this process.
+/// Release builds do not have this.
+#[cfg(debug_assertions)]
+pub fn checkpoint(step: &str) {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static PASSED: AtomicU32 = AtomicU32::new(1);
+    let number = PASSED.fetch_add(1, Ordering::Relaxed).to_string();
+    let wanted = std::env::var_os("POINTSMAN_ABORT_AT");
+    if wanted.is_some_and(|wanted| wanted == *step || wanted == *number) {
+        let _ =
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    }
+}
+
+/// Nothing, in release builds.
+#[cfg(not(debug_assertions))]
+pub const fn checkpoint(_step: &str) {}
+
 /// The whole environment, for the children of a rehearsal.
 pub fn all() -> Vec<(OsString, OsString)> {
     std::env::vars_os().collect()
@@ -116,12 +135,13 @@ pub fn cargo_target_directory() -> Option<PathBuf> {
     Process.get("CARGO_TARGET_DIR").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
-/// The filter of the trace log on stderr, `POINTSMAN_LOG`; `warn` when unset.
+/// The filter of the trace log on stderr, `POINTSMAN_LOG`; `warn` when unset, without what policies log: stderr is
+/// the job log, and policies have `notice` for that.
 pub fn log_filter(variables: &impl Variables) -> String {
     variables
         .get("POINTSMAN_LOG")
         .and_then(|value| value.into_string().ok())
-        .unwrap_or_else(|| "warn".to_owned())
+        .unwrap_or_else(|| "warn,pointsman::guest=off".to_owned())
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::placement::size::Size;
 use crate::placement::{Arch, Capacity};
-use crate::settings::{ClusterBackend, Settings};
+use crate::settings::{ClusterBackend, LaunchKind, Settings};
 use log::Log;
 use perform::Play;
 use pipeline::{Pipeline, PipelineError};
@@ -281,6 +281,10 @@ pub fn cost_of(
     let ClusterBackend::Ecs(cluster) = &settings.clusters.get(cluster)?.backend else {
         return None;
     };
+    // Instances are paid for as instances, whoever runs on them.
+    if cluster.launch != LaunchKind::Fargate {
+        return None;
+    }
     cost::estimate(&cluster.region, arch, capacity, size, running)
 }
 

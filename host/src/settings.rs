@@ -4,6 +4,7 @@
 //! `Option` that must be `Some`, and names that another table must have are known to be there.
 
 pub mod component;
+mod ecs;
 pub mod gitlab;
 pub mod problem;
 mod raw;
@@ -15,9 +16,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::placement::bounds::Bounds;
-use crate::placement::catalog::Catalog;
+use crate::placement::catalog::{Catalog, Hosts};
 use crate::placement::{Arch, size::Size};
 pub use component::{Component, OciReference};
+pub use ecs::{
+    AddressKind, AssumeRole, EcsCluster, LaunchKind, MAX_SESSION_NAME, NetworkMode, SessionFact,
+};
 pub use gitlab::{Gitlab, JobTags};
 pub use problem::{Problem, SettingsError};
 
@@ -32,6 +36,8 @@ pub struct Settings {
     pub gitlab: Option<Gitlab>,
     /// `[ssh]`
     pub ssh: SshTimes,
+    /// `[sweep] automatic`: whether `prepare` looks for leaked tasks now and then. Default true.
+    pub automatic_sweep: bool,
     /// `[clusters.*]`
     pub clusters: BTreeMap<String, Cluster>,
     /// `[task_definitions.*]`
@@ -66,37 +72,29 @@ pub struct Cluster {
     pub backend: ClusterBackend,
 }
 
+impl Cluster {
+    /// What of it placements are checked against.
+    fn catalog_entry(&self) -> crate::placement::catalog::Cluster {
+        let (hosts, has_spot) = match &self.backend {
+            ClusterBackend::Ecs(ecs) => {
+                let is_fargate = ecs.launch == LaunchKind::Fargate;
+                let hosts = if is_fargate { Hosts::Fargate } else { Hosts::Instances };
+                (hosts, ecs.spot_provider.is_some())
+            }
+            // It has no sizes of its own; a pipeline that is tried out here shall fit on Fargate as well.
+            ClusterBackend::Local(_) => (Hosts::Fargate, true),
+        };
+        crate::placement::catalog::Cluster { labels: self.labels.clone(), hosts, has_spot }
+    }
+}
+
 /// `backend = …`
 #[derive(Debug, Clone)]
 pub enum ClusterBackend {
     /// `"ecs"`
-    Ecs(EcsCluster),
+    Ecs(Box<EcsCluster>),
     /// `"local"`
     Local(LocalCluster),
-}
-
-/// An ECS cluster and the network that its tasks get.
-#[derive(Debug, Clone)]
-pub struct EcsCluster {
-    /// The AWS Region.
-    pub region: String,
-    /// Short name or ARN.
-    pub cluster: String,
-    /// 1 to 16.
-    pub subnets: Vec<String>,
-    /// At most 5; empty means the VPC's default group.
-    pub security_groups: Vec<String>,
-    /// Whether tasks get a public address as well. The driver connects to the private one.
-    pub assign_public_ip: bool,
-    /// The capacity provider for on-demand; `None` asks for launch type `FARGATE`, which needs no provider
-    /// to be associated with the cluster.
-    pub on_demand_provider: Option<String>,
-    /// The capacity provider for Spot. Default `FARGATE_SPOT`.
-    pub spot_provider: String,
-    /// `None` is `LATEST`.
-    pub platform_version: Option<String>,
-    /// From RunTask's answer to an address. Default 10 min.
-    pub start_timeout: Duration,
 }
 
 /// This machine.
@@ -306,12 +304,7 @@ impl Settings {
             clusters: self
                 .clusters
                 .iter()
-                .map(|(name, cluster)| {
-                    (
-                        name.clone(),
-                        crate::placement::catalog::Cluster { labels: cluster.labels.clone() },
-                    )
-                })
+                .map(|(name, cluster)| (name.clone(), cluster.catalog_entry()))
                 .collect(),
             task_definitions: self
                 .task_definitions

@@ -5,7 +5,7 @@
 pub mod cleanup;
 pub mod config;
 mod facts;
-mod launch;
+pub(crate) mod launch;
 mod loss;
 pub mod prepare;
 pub mod run;
@@ -178,7 +178,7 @@ pub fn run_stage(
             Stage::Run { script, sub_stage } => {
                 run::run(context, termination, script, sub_stage).await
             }
-            Stage::Cleanup => cleanup::cleanup(context).await,
+            Stage::Cleanup => cleanup::cleanup(context, termination).await,
         }
     })
 }

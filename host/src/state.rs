@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::backend::TaskId;
+use crate::backend::{Cause, TaskId, TaskStatus};
 use crate::job::Job;
 use crate::placement::Placement;
 use crate::secret::Secret;
@@ -128,8 +128,14 @@ pub struct Attempt {
     pub question: serde_json::Value,
     /// What the task's SSH server and the driver know each other by.
     pub keys: Option<Keys>,
-    /// What `prepare` has begun.
+    /// What `prepare` has begun: the task that serves, or the last one that was asked for.
     pub launch: Option<Launch>,
+    /// The tasks that were asked for before [`Self::launch`] and left, oldest first.
+    #[serde(default)]
+    pub earlier: Vec<Launch>,
+    /// When `cleanup` began: what still runs of the attempt from here on is a leak.
+    #[serde(default)]
+    pub releasing_at: Option<Timestamp>,
     /// How it ended, or is ending.
     pub outcome: Option<Outcome>,
 }
@@ -175,6 +181,12 @@ pub struct Keys {
 pub struct Launch {
     /// Index into [`Attempt::placements`].
     pub placement: usize,
+    /// Counts the tasks that were asked for with this placement, from 0: each has a token of its own.
+    #[serde(default)]
+    pub number: u32,
+    /// Subnets without free addresses, as the backend spells them.
+    #[serde(default)]
+    pub avoid_subnets: Vec<String>,
     /// Saved before the task is asked for, so that `cleanup` knows there may be one.
     pub asked_at: Timestamp,
     /// The backend's answer.
@@ -185,6 +197,49 @@ pub struct Launch {
     pub host_key: Option<String>,
     /// When that was.
     pub ready_at: Option<Timestamp>,
+    /// Why there is no task, or none any more.
+    #[serde(default)]
+    pub failed: Option<LaunchFailure>,
+    /// When it was told to stop.
+    #[serde(default)]
+    pub told_to_stop_at: Option<Timestamp>,
+    /// What the backend last said of it: phase, times, and why it stopped.
+    #[serde(default)]
+    pub last_seen: Option<TaskStatus>,
+}
+
+/// Why a launch led to nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchFailure {
+    /// Told apart.
+    pub cause: Cause,
+    /// In the backend's words.
+    pub detail: String,
+}
+
+impl Launch {
+    /// The first or a further task of a placement, not yet asked for.
+    pub fn new(placement: usize, number: u32, avoid_subnets: Vec<String>) -> Self {
+        Self {
+            placement,
+            number,
+            avoid_subnets,
+            asked_at: Timestamp::now(),
+            task: None,
+            address: None,
+            host_key: None,
+            ready_at: None,
+            failed: None,
+            told_to_stop_at: None,
+            last_seen: None,
+        }
+    }
+
+    /// Whether there may be a task whose name is not known.
+    pub fn may_have_unnamed_task(&self) -> bool {
+        let refused = |failed: &LaunchFailure| !failed.cause.leaves_open_what_happened();
+        self.task.is_none() && !self.failed.as_ref().is_some_and(refused)
+    }
 }
 
 /// How an attempt ended.
@@ -254,6 +309,8 @@ impl Attempt {
             question: serde_json::Value::Null,
             keys: Some(keys),
             launch: None,
+            earlier: Vec::new(),
+            releasing_at: None,
             outcome: None,
         }
     }
@@ -263,6 +320,11 @@ impl Attempt {
     pub fn with_question(mut self, question: serde_json::Value) -> Self {
         self.question = question;
         self
+    }
+
+    /// All that were asked for, oldest first.
+    pub fn launches_mut(&mut self) -> impl Iterator<Item = &mut Launch> {
+        self.earlier.iter_mut().chain(self.launch.as_mut())
     }
 
     /// The placement that `launch` is about.
@@ -340,6 +402,36 @@ impl State {
         }
     }
 
+    /// Names this state directory, so that a task tells whose attempts it is listed among.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the name can neither be read nor made.
+    pub fn identity(&self) -> Result<String, StateError> {
+        let path = self.directory.join("identity");
+        match fs::read_to_string(&path) {
+            Ok(identity) if !identity.is_empty() => return Ok(identity),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed("read", &path)(error)),
+        }
+        let make = || -> io::Result<String> {
+            let mut random = [0; 8];
+            getrandom::fill(&mut random).map_err(io::Error::other)?;
+            let mut file = tempfile::NamedTempFile::new_in(&self.directory)?;
+            write!(file, "{:016x}", u64::from_be_bytes(random))?;
+            file.as_file().sync_all()?;
+            // Of two processes that make one at the same time the first one's stays.
+            match file.persist_noclobber(&path) {
+                Ok(_) => {}
+                Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error.error),
+            }
+            fs::read_to_string(&path)
+        };
+        make().map_err(failed("make", &path))
+    }
+
     /// Turns the attempt into its record.
     ///
     /// # Errors
@@ -352,7 +444,8 @@ impl State {
         make_directory(&records)?;
         attempt.keys = None;
         let record_path = records.join(format!("{}-{}.json", attempt.job.pipeline_id, attempt.id));
-        let placement = attempt.launched_placement().cloned();
+        let got_one = attempt.launch.as_ref().is_some_and(|launch| launch.task.is_some());
+        let placement = attempt.launched_placement().filter(|_| got_one).cloned();
         let record = Record { attempt, placement, released_at: Timestamp::now() };
         write_json(&record_path, &record)?;
         match fs::remove_file(&path) {

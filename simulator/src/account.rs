@@ -11,6 +11,7 @@ use crate::model::{CapacityProviderStrategyItem, Tag, TaskDefinition};
 use crate::names::Names;
 use crate::protocol::ApiError;
 use crate::requests::RunTask;
+use crate::sessions::Sessions;
 use crate::task::Task;
 use crate::world::World;
 
@@ -19,6 +20,7 @@ use crate::world::World;
 pub(crate) struct Cluster {
     pub(crate) name: String,
     pub(crate) capacity_providers: Vec<String>,
+    pub(crate) launch_types: Vec<String>,
     pub(crate) default_strategy: Vec<CapacityProviderStrategyItem>,
     pub(crate) tags: Vec<Tag>,
     pub(crate) settings: Vec<Value>,
@@ -31,6 +33,7 @@ impl Cluster {
         Self {
             name,
             capacity_providers,
+            launch_types: Vec::new(),
             default_strategy: Vec::new(),
             tags: Vec::new(),
             settings: Vec::new(),
@@ -65,6 +68,7 @@ pub(crate) struct Account {
     /// By cluster and client token: the request, and the ids of its tasks.
     pub(crate) client_tokens: HashMap<(String, String), (RunTask, Vec<String>)>,
     pub(crate) faults: Faults,
+    pub(crate) sessions: Sessions,
 }
 
 impl Account {
@@ -80,9 +84,13 @@ impl Account {
             tasks: BTreeMap::new(),
             client_tokens: HashMap::new(),
             faults: Faults::new(world.faults.clone()),
+            sessions: Sessions::new(world.assumable_roles.clone()),
         };
         for cluster in &world.clusters {
-            let new = Cluster::new(cluster.name.clone(), cluster.capacity_providers.clone());
+            let new = Cluster {
+                launch_types: cluster.launch_types.clone(),
+                ..Cluster::new(cluster.name.clone(), cluster.capacity_providers.clone())
+            };
             account.clusters.insert(cluster.name.clone(), new);
         }
         for definition in &world.task_definitions {

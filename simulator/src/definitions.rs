@@ -22,9 +22,12 @@ pub(crate) fn check(definition: &TaskDefinition) -> Result<(), ApiError> {
             return Err(ApiError::client("Role is not valid"));
         }
     }
-    // Host and bridge networks need container instances, of which the simulator has none.
-    if definition.network_mode.as_deref() != Some("awsvpc") {
+    let mode = network_mode(definition);
+    if supports_fargate(definition) && mode != "awsvpc" {
         return Err(ApiError::client("Fargate only supports network mode 'awsvpc'."));
+    }
+    if !["awsvpc", "bridge", "host"].contains(&mode) {
+        return Err(ApiError::client("networkMode should be one of [bridge, host, awsvpc, none]"));
     }
     if definition.container_definitions.is_empty() {
         return Err(ApiError::client("Container list cannot be empty."));
@@ -65,6 +68,11 @@ pub(crate) fn check(definition: &TaskDefinition) -> Result<(), ApiError> {
         }
     }
     tags::check(&definition.tags)
+}
+
+/// Linux tasks without one are of Docker's own.
+pub(crate) fn network_mode(definition: &TaskDefinition) -> &str {
+    definition.network_mode.as_deref().unwrap_or("bridge")
 }
 
 /// Whether tasks of it may run on Fargate.
@@ -116,7 +124,8 @@ fn check_container(
                 container.name
             )));
         }
-        if mapping.host_port.is_some_and(|host| host != port && host != 0) {
+        let is_mapped = mapping.host_port.is_some_and(|host| host != port && host != 0);
+        if is_mapped && network_mode(definition) != "bridge" {
             return Err(ApiError::client(
                 "When networkMode=awsvpc, the host ports and container ports in port mappings must match.",
             ));

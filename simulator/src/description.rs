@@ -3,6 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use crate::account::{Account, Cluster, Revision};
+use crate::definitions;
+use crate::instances;
 use crate::lifecycle::Status;
 use crate::names::Names;
 use crate::task::{Container, Task};
@@ -47,7 +49,9 @@ pub(crate) fn task(names: &Names, task: &Task, with_tags: bool) -> Value {
         set("platformFamily", json!("Linux"));
         set("fargateEphemeralStorage", json!({"sizeInGiB": task.ephemeral_gib}));
     }
-    set("attachments", json!([attachment(names, task)]));
+    let attachments = if is_awsvpc(task) { vec![attachment(names, task)] } else { Vec::new() };
+    set("attachments", json!(attachments));
+    set("containerInstanceArn", json!(instances::arn(names, task)));
     let containers: Vec<Value> =
         task.containers.iter().map(|one| container(names, task, one)).collect();
     set("containers", json!(containers));
@@ -81,11 +85,11 @@ fn attachment(names: &Names, task: &Task) -> Value {
         Status::Stopped => "DELETED",
     };
     let mut details = vec![json!({"name": "subnetId", "value": task.subnet})];
-    if let Some(address) = task.address {
+    if let Some(address) = instances::private_address(task) {
         let [a, b, c, d] = address.octets();
         let mut detail =
             |name: &str, value: String| details.push(json!({"name": name, "value": value}));
-        detail("networkInterfaceId", interface_id(task));
+        detail("networkInterfaceId", instances::interface_id(task));
         detail("macAddress", format!("02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}"));
         detail("privateDnsName", format!("ip-{a}-{b}-{c}-{d}.{}.compute.internal", names.region));
         detail("privateIPv4Address", address.to_string());
@@ -99,8 +103,8 @@ fn attachment_id(task: &Task) -> String {
     format!("{}-{}-{}-{}-{}", part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32))
 }
 
-fn interface_id(task: &Task) -> String {
-    format!("eni-{}", task.id.get(..17).unwrap_or_default())
+fn is_awsvpc(task: &Task) -> bool {
+    definitions::network_mode(&task.revision.definition) == "awsvpc"
 }
 
 fn container(names: &Names, task: &Task, container: &Container) -> Value {
@@ -113,8 +117,8 @@ fn container(names: &Names, task: &Task, container: &Container) -> Value {
         }
         _ => "STOPPED",
     };
-    let interfaces: Vec<Value> = task
-        .address
+    let interfaces: Vec<Value> = instances::private_address(task)
+        .filter(|_| is_awsvpc(task))
         .iter()
         .map(|address| json!({"attachmentId": attachment_id(task), "privateIpv4Address": address.to_string()}))
         .collect();
@@ -124,7 +128,7 @@ fn container(names: &Names, task: &Task, container: &Container) -> Value {
         "name": container.name,
         "image": container.image,
         "lastStatus": status,
-        "networkBindings": [],
+        "networkBindings": instances::bindings(task, &container.name),
         "networkInterfaces": interfaces,
         "healthStatus": "UNKNOWN",
     });

@@ -86,6 +86,26 @@ pub enum Event {
         /// The error's message.
         message: String,
     },
+    /// AssumeRole gave a session.
+    AssumeRole {
+        /// The role.
+        role: String,
+        /// `RoleSessionName`
+        session_name: String,
+        /// `ExternalId`
+        external_id: Option<String>,
+        /// The session's tags.
+        tags: BTreeMap<String, String>,
+        /// Which calls are this session's.
+        access_key: String,
+    },
+    /// DescribeNetworkInterfaces or DescribeInstances was answered.
+    DescribeAddresses {
+        /// Which of them.
+        operation: String,
+        /// The ids that were asked about.
+        ids: Vec<String>,
+    },
     /// RunTask was answered with HTTP 200 and a failure in place of a task.
     NoCapacity {
         /// The cluster's name.

@@ -2,14 +2,17 @@
 //!
 //! It speaks the service's protocol, so that a real SDK talks to it through `AWS_ENDPOINT_URL_ECS`; refuses what the
 //! service refuses; takes tasks through the states that Fargate takes them through; lets tests script what goes
-//! wrong; and keeps a [`ledger`] of everything started and stopped.
+//! wrong; and keeps a [`ledger`] of everything started and stopped, and beside it, in `requests.jsonl`, every request as
+//! it arrived.
 
 mod account;
 mod addresses;
+mod arrivals;
 mod definitions;
 mod description;
 mod diagnostics;
 mod faults;
+mod instances;
 pub mod ledger;
 mod life;
 mod lifecycle;
@@ -18,9 +21,11 @@ mod names;
 mod operations;
 mod processes;
 mod protocol;
+mod query;
 mod requests;
 mod server;
 mod service;
+mod sessions;
 mod size;
 mod sshd;
 mod strategy;
@@ -49,7 +54,7 @@ use crate::world::Server;
 /// Where a simulator lives and what it is made of.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// For the ledger, the containers' logs and the tasks' own directories. Made when it is not there.
+    /// For the ledger, the requests, the containers' logs and the tasks' own directories. Made when it is not there.
     pub directory: PathBuf,
     /// Where to listen; port 0 is any free one.
     pub listen: SocketAddr,

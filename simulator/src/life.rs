@@ -12,6 +12,7 @@ use crate::account::now;
 use crate::addresses::Reservation;
 use crate::diagnostics;
 use crate::faults::Fate;
+use crate::instances;
 use crate::ledger::Event;
 use crate::lifecycle::Status;
 use crate::model::{ContainerDefinition, TaskOverride};
@@ -31,7 +32,7 @@ pub(crate) async fn live(service: Arc<Service>, id: String) {
             id: id.clone(),
             arn: task.arn.clone(),
             directory: service.task_directory(&id),
-            containers: definition.container_definitions.clone(),
+            containers: instances::on_host(definition),
             overrides: task.overrides.clone(),
             fate: task.fate.clone(),
             stopping: task.watch_stopping(),

@@ -24,7 +24,7 @@ struct Arguments {
     /// The world file (JSON): account, clusters, networks, roles, task definitions, images, faults.
     #[arg(long, value_name = "FILE", required = true)]
     world: Option<PathBuf>,
-    /// Where the ledger, the logs and the tasks' directories go.
+    /// Where the ledger, the requests, the logs and the tasks' directories go.
     #[arg(long, value_name = "DIR", required = true)]
     directory: Option<PathBuf>,
     /// Where to listen; port 0 is any free one.

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::account::{Account, Cluster};
 use crate::description;
 use crate::faults::Target;
+use crate::instances;
 use crate::ledger::{self, Event};
 use crate::life;
 use crate::lifecycle::Status;
@@ -61,6 +62,7 @@ fn dispatch(service: &Arc<Service>, operation: &str, body: &[u8]) -> Result<Valu
         }
         "DescribeTaskDefinition" => describe_task_definition(&service.account(), &parse(request)?),
         "DescribeClusters" => describe_clusters(&service.account(), &parse(request)?),
+        "DescribeContainerInstances" => instances::describe(&service.account(), &parse(request)?),
         "CreateCluster" => create_cluster(&mut service.account(), parse(request)?),
         "PutClusterCapacityProviders" => {
             put_capacity_providers(&mut service.account(), parse(request)?)

@@ -15,7 +15,9 @@ use serde_json::{Value, json};
 use crate::faults::Fault;
 use crate::operations;
 use crate::protocol::{self, ApiError};
+use crate::query;
 use crate::service::Service;
+use crate::sessions;
 use crate::task::StopCause;
 
 /// All routes.
@@ -30,12 +32,20 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
 
 async fn call(State(service): State<Arc<Service>>, headers: HeaderMap, body: Bytes) -> Response {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let caller = header("authorization").and_then(sessions::access_key);
+    if header("content-type").is_some_and(|kind| kind.starts_with(query::CONTENT_TYPE)) {
+        return query::perform(&service, caller, &body);
+    }
+    if let Err(error) = service.account().sessions.admit(caller) {
+        return error.into_response();
+    }
     let operation =
         header("x-amz-target").and_then(|target| target.strip_prefix(protocol::TARGET_PREFIX));
     let operation = operation.filter(|_| header("content-type") == Some(protocol::CONTENT_TYPE));
     let Some(operation) = operation else {
         return ApiError::new("UnknownOperationException", "").into_response();
     };
+    service.arrivals.write(operation, &body);
     match operations::perform(&service, operation, &body) {
         Ok(value) => protocol::success(&value),
         Err(error) => error.into_response(),

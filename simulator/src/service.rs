@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::account::Account;
 use crate::addresses::Addresses;
+use crate::arrivals::Arrivals;
 use crate::faults::Target;
 use crate::ledger::LedgerFile;
 use crate::processes::Programs;
@@ -22,6 +23,7 @@ use crate::world::{Delays, Image, World};
 pub(crate) struct Service {
     account: Mutex<Account>,
     pub(crate) ledger: LedgerFile,
+    pub(crate) arrivals: Arrivals,
     pub(crate) ledger_path: PathBuf,
     pub(crate) addresses: Addresses,
     pub(crate) programs: Programs,
@@ -51,6 +53,7 @@ impl Service {
             account: Mutex::new(account),
             ledger: LedgerFile::open(&ledger_path)?,
             ledger_path,
+            arrivals: Arrivals::open(&directory.join("requests.jsonl"))?,
             addresses: Addresses::new(),
             programs,
             images: world.images,

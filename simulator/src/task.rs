@@ -21,6 +21,7 @@ pub(crate) struct Task {
     pub(crate) cluster: String,
     pub(crate) revision: Arc<Revision>,
     pub(crate) launch_type: &'static str,
+    pub(crate) has_public_address: bool,
     pub(crate) capacity_provider: Option<String>,
     /// CPU units.
     pub(crate) cpu: Option<u32>,
@@ -112,6 +113,7 @@ impl Task {
             arn,
             cluster: plan.cluster.clone(),
             launch_type: plan.launch_type,
+            has_public_address: plan.has_public_address,
             capacity_provider,
             cpu: plan.cpu,
             memory: plan.memory,

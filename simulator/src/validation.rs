@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::account::{Account, Cluster, Revision};
 use crate::definitions;
+use crate::instances;
 use crate::model::{AwsVpcConfiguration, CapacityProviderStrategyItem, Tag, TaskOverride, Volume};
 use crate::names;
 use crate::protocol::ApiError;
@@ -22,6 +23,7 @@ pub(crate) struct Plan {
     /// One per task; none with a launch type.
     pub(crate) capacity_providers: Vec<Option<String>>,
     pub(crate) launch_type: &'static str,
+    pub(crate) has_public_address: bool,
     /// CPU units.
     pub(crate) cpu: Option<u32>,
     /// MiB.
@@ -52,19 +54,32 @@ pub(crate) fn check(
     tags::check(&request.tags)?;
     let placed = place(cluster, request)?;
     let capacity_providers = match &placed {
-        Placed::LaunchType => vec![None; count as usize],
+        Placed::LaunchType(_) => vec![None; count as usize],
         Placed::Strategy(strategy) => {
             strategy::distribute(strategy, count as usize).map(Some).collect()
         }
     };
-    let fargate = capacity_providers.iter().flatten().all(|name| name.starts_with("FARGATE"));
-    if fargate && !definitions::supports_fargate(&revision.definition) {
+    let launch_type = match &placed {
+        Placed::LaunchType(launch_type) => launch_type,
+        Placed::Strategy(_) => {
+            let named = capacity_providers.iter().flatten();
+            if named.clone().all(|name| name.starts_with("FARGATE")) { "FARGATE" } else { "EC2" }
+        }
+    };
+    let fargate = launch_type == "FARGATE";
+    instances::check_compatibility(&revision.definition, launch_type)?;
+    check_placement(request, &revision, fargate)?;
+    let network = match definitions::network_mode(&revision.definition) {
+        "awsvpc" => Some(check_network(account, request)?),
+        _ => instances::check_no_network(request).map(|()| None)?,
+    };
+    let assigns =
+        network.and_then(|network| network.assign_public_ip.as_deref()) == Some("ENABLED");
+    if assigns && !fargate {
         return Err(ApiError::invalid_parameter(
-            "Task definition does not support launch_type FARGATE.",
+            "Assign public IP is not supported for this launch type.",
         ));
     }
-    check_placement(request, &revision, fargate)?;
-    let network = check_network(account, request)?;
     let none = TaskOverride::default();
     let overrides = request.overrides.as_ref().unwrap_or(&none);
     check_overrides(account, &revision, overrides, overrides_length)?;
@@ -81,22 +96,23 @@ pub(crate) fn check(
     Ok(Plan {
         cluster: cluster.name.clone(),
         capacity_providers,
-        launch_type: if fargate { "FARGATE" } else { "EC2" },
+        launch_type,
+        has_public_address: assigns,
         cpu,
         memory,
         // Fargate's own when nothing is set.
         ephemeral_gib: storage.map_or(20, |storage| storage.size_in_gib),
         platform_version: platform_version(request.platform_version.as_deref(), fargate)?,
         task_role,
-        subnet: network.subnets.first().cloned().unwrap_or_default(),
-        subnets: network.subnets.clone(),
+        subnet: network.and_then(|one| one.subnets.first().cloned()).unwrap_or_default(),
+        subnets: network.map(|network| network.subnets.clone()).unwrap_or_default(),
         tags: all_tags(request, &revision, &cluster.name)?,
         revision,
     })
 }
 
 enum Placed {
-    LaunchType,
+    LaunchType(&'static str),
     Strategy(Vec<CapacityProviderStrategyItem>),
 }
 
@@ -104,11 +120,14 @@ enum Placed {
 fn place(cluster: &Cluster, request: &RunTask) -> Result<Placed, ApiError> {
     let no_instances =
         || ApiError::invalid_parameter("No Container Instances were found in your cluster.");
+    let has = |kind: &str| cluster.launch_types.iter().any(|one| one == kind);
     match (request.launch_type.as_deref(), request.capacity_provider_strategy.as_slice()) {
         (Some(_), [_, ..]) => Err(ApiError::invalid_parameter(
             "Specifying both a launch type and capacity provider strategy is not supported. Remove one and try again.",
         )),
-        (Some("FARGATE"), []) => Ok(Placed::LaunchType),
+        (Some("FARGATE"), []) => Ok(Placed::LaunchType("FARGATE")),
+        (Some("EC2"), []) if has("EC2") => Ok(Placed::LaunchType("EC2")),
+        (Some("EXTERNAL"), []) if has("EXTERNAL") => Ok(Placed::LaunchType("EXTERNAL")),
         (Some("EC2" | "EXTERNAL" | "MANAGED_INSTANCES"), []) => Err(no_instances()),
         (Some(other), []) => Err(ApiError::invalid_parameter(format!(
             "Launch type {other} is not valid: it should be one of [EC2, FARGATE, EXTERNAL, MANAGED_INSTANCES]."

@@ -38,6 +38,23 @@ pub struct World {
     pub(crate) keep_directories: bool,
     #[serde(default)]
     pub(crate) faults: Vec<Fault>,
+    /// With any, the account is another than the caller's: it answers only to sessions of these roles. Without,
+    /// any role can be taken, and none has to be.
+    #[serde(default)]
+    pub(crate) assumable_roles: Vec<AssumableRole>,
+}
+
+/// A role that AssumeRole gives sessions of.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AssumableRole {
+    pub(crate) arn: String,
+    /// What its trust policy asks for.
+    #[serde(default)]
+    pub(crate) external_id: Option<String>,
+    /// Of a session, whatever was asked; the asked or STS's hour without.
+    #[serde(default)]
+    pub(crate) seconds: Option<i64>,
 }
 
 /// A cluster and the capacity providers that are associated with it.
@@ -47,6 +64,9 @@ pub(crate) struct WorldCluster {
     pub(crate) name: String,
     #[serde(default)]
     pub(crate) capacity_providers: Vec<String>,
+    /// `EC2` and `EXTERNAL`, where the cluster has such container instances: one for each task.
+    #[serde(default)]
+    pub(crate) launch_types: Vec<String>,
 }
 
 /// What stands for a container of an image.

@@ -54,8 +54,8 @@ fn variables_decide_nothing() {
 #[test]
 fn a_jobs_name_cannot_forge_a_line_of_ours() {
     let house = House::new();
-    let mut job = Job::default();
-    job.name = "build\nError: forged\u{1b}[31m".to_owned();
+    let name = "build\nError: forged\u{1b}[31m".to_owned();
+    let job = Job { name, ..Job::default() };
     let mut attempt = house.attempt("agent", &job);
     let output = attempt.config().succeeds();
     assert!(!output.stderr_text().contains("\nError: forged"), "{output}");

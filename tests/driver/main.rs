@@ -1,23 +1,29 @@
 //! End-to-end tests: the real driver, agent, policies and SSH, on the simulator; only GitLab Runner is
 //! played, by `support::attempt`. One binary, so that there is one link.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that cannot go on shall panic"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on shall panic")]
 
+mod accounts;
 mod authoring;
 mod cleanup;
 mod config;
 mod credentials;
+mod fallback;
+mod gitlab;
+#[path = "../../host/src/policy/tests/guests.rs"]
+mod guests;
 mod guide;
 mod hostile;
+mod kill_walk;
 mod local;
+mod losses;
+mod policies;
+mod policy_sync;
 mod prepare;
 mod rehearsal;
 mod run;
 mod settings;
 mod signals;
 mod support;
+mod sweep;
 mod tidy;

@@ -167,3 +167,31 @@ fn an_attempt_of_nobodys_is_refused() {
     }
     house.settled(0);
 }
+
+#[test]
+fn waiting_is_told_at_least_every_ten_seconds() {
+    use std::io::{BufRead, BufReader};
+    use std::time::{Duration, Instant};
+    // Nothing listens, and `ready_timeout` is 20 s: a silent wait would be as long.
+    let house =
+        House::with_faults(&json!([{ "match": {}, "fault": { "kind": "agent-does-not-start" } }]));
+    let mut attempt = house.attempt("agent", &Job::default());
+    let _ = attempt.config().succeeds();
+    let mut child = attempt.command(&["prepare"]).spawn().unwrap();
+    let mut last = Instant::now();
+    let mut longest = Duration::ZERO;
+    let mut said = String::new();
+    for line in BufReader::new(child.stderr.take().unwrap()).lines() {
+        longest = longest.max(last.elapsed());
+        last = Instant::now();
+        said.push_str(&line.unwrap());
+        said.push('\n');
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(2), "{said}");
+    assert!(said.contains("Still waiting for the task (running"), "{said}");
+    assert!(said.contains("was not ready after") && said.contains("hint:"), "{said}");
+    // The bound is 10 s; the rest is this machine's.
+    assert!(longest < Duration::from_secs(12), "silent for {longest:?}\n{said}");
+    let _ = attempt.cleanup().succeeds();
+    house.settled(1);
+}

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::{AuthoringError, failed};
 use crate::job::{GitRef, Job, Project, RefKind, Variable};
 use crate::placement::bounds::Bounds;
-use crate::placement::catalog::{Catalog, Cluster, Role, TaskDefinition};
+use crate::placement::catalog::{Catalog, Cluster, Hosts, Role, TaskDefinition};
 use crate::placement::size::Size;
 use crate::placement::{Arch, Candidate, Capacity};
 use crate::policy::{Assurance, EarlierFailure, FailureKind, Question};
@@ -178,11 +178,21 @@ pub struct Offer {
 }
 
 /// A cluster of a fixture.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GivenCluster {
     /// The operator's notes.
     pub labels: BTreeMap<String, String>,
+    /// On instances of the operator's, not on Fargate: any size that fits.
+    pub on_instances: bool,
+    /// Whether Spot can be had.
+    pub has_spot: bool,
+}
+
+impl Default for GivenCluster {
+    fn default() -> Self {
+        Self { labels: BTreeMap::new(), on_instances: false, has_spot: true }
+    }
 }
 
 /// A task definition of a fixture.
@@ -474,7 +484,11 @@ impl Offer {
             clusters: self
                 .clusters
                 .iter()
-                .map(|(name, cluster)| (name.clone(), Cluster { labels: cluster.labels.clone() }))
+                .map(|(name, given)| {
+                    let hosts = if given.on_instances { Hosts::Instances } else { Hosts::Fargate };
+                    let labels = given.labels.clone();
+                    (name.clone(), Cluster { labels, hosts, has_spot: given.has_spot })
+                })
                 .collect(),
             task_definitions: self
                 .task_definitions

@@ -1,14 +1,20 @@
 //! Tasks on Amazon ECS. The only place that names `aws_sdk_ecs`.
 //!
 //! [`request`] and [`status`] are pure: they turn our types into the SDK's and back. This file does the
-//! calls. Falling back to other placements, sharing the API's request budget and sweeping are to be built
-//! on top of it; each call here is one call of the API.
+//! calls: each is one call of the API. Falling back to other placements, sharing the API's request budget,
+//! repeating calls and sweeping are built on top of it.
 
+mod address;
 mod advice;
+mod classify;
+mod credentials;
+mod query;
 mod request;
 mod status;
 
 use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,16 +24,20 @@ use aws_config::{BehaviorVersion, Region};
 use aws_sdk_ecs::Client;
 use aws_sdk_ecs::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_ecs::types::TaskField;
+use aws_types::SdkConfig;
+use tokio::sync::OnceCell;
 
-use super::{BackendError, LaunchRequest, OwnedTask, TaskBackend, TaskId, TaskStatus};
+use super::{
+    BackendError, LaunchRequest, OwnedTask, SessionFacts, TaskBackend, TaskId, TaskStatus,
+};
 use crate::settings::EcsCluster;
 
-/// Above the SDK's 3: RunTask is throttled in bursts when many jobs start at once, and the token makes
-/// repeating it safe.
-const ATTEMPTS: u32 = 6;
+/// Of a call. A repetition is cheap, since `clientToken` makes it safe, and a driver without an answer for
+/// this long had better say so.
+const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Of a whole call with all its attempts. A driver without an answer for this long had better say so.
-const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// Of a TCP connection; AWS's own default is longer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// DescribeTasks takes at most this many.
 const DESCRIBE_LIMIT: usize = 100;
@@ -35,6 +45,13 @@ const DESCRIBE_LIMIT: usize = 100;
 /// One ECS cluster.
 pub struct Ecs {
     client: Client,
+    /// For the calls that no SDK client is there for.
+    sdk: SdkConfig,
+    credentials: Arc<credentials::Sessions>,
+    /// Set when credentials were found.
+    authenticated: OnceCell<()>,
+    /// What was found out about addresses.
+    known: address::Known,
     cluster: EcsCluster,
 }
 
@@ -45,16 +62,41 @@ impl fmt::Debug for Ecs {
 }
 
 impl Ecs {
-    /// Prepares to talk to `cluster`. Credentials are found by AWS's default chain, at the first call.
-    pub async fn open(cluster: EcsCluster) -> Self {
-        let config = aws_config::defaults(BehaviorVersion::latest())
-            // Set, since the default chain would end in a request to IMDS.
+    /// Prepares to talk to `cluster`: nothing is called yet. Sessions that end are kept in `state` for the next
+    /// process.
+    pub async fn open(cluster: EcsCluster, state: &Path, facts: &SessionFacts) -> Self {
+        let timeouts = TimeoutConfig::builder()
+            .operation_timeout(CALL_TIMEOUT)
+            .connect_timeout(CONNECT_TIMEOUT);
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            // Set, since the default chains of both would end in requests to IMDS.
             .region(Region::new(cluster.region.clone()))
-            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
-            .timeout_config(TimeoutConfig::builder().operation_timeout(CALL_TIMEOUT).build())
-            .load()
-            .await;
-        Self { client: Client::new(&config), cluster }
+            .no_credentials()
+            // Repeated by those above, who know the request budget of all processes and the job log.
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(timeouts.build());
+        if let Some(profile) = &cluster.profile {
+            loader = loader.profile_name(profile);
+        }
+        let sdk = loader.load().await;
+        let credentials = Arc::new(credentials::Sessions::new(&cluster, &sdk, state, facts));
+        let sdk = credentials::config_with(&sdk, Arc::clone(&credentials));
+        Self {
+            client: Client::new(&sdk),
+            sdk,
+            credentials,
+            authenticated: OnceCell::new(),
+            known: address::Known::default(),
+            cluster,
+        }
+    }
+
+    /// The client, when there are credentials for it: their absence has its own error, with what was tried.
+    async fn client(&self) -> Result<&Client, BackendError> {
+        self.authenticated
+            .get_or_try_init(|| async { self.credentials.get().await.map(|_| ()) })
+            .await?;
+        Ok(&self.client)
     }
 }
 
@@ -65,7 +107,8 @@ impl TaskBackend for Ecs {
         let input = request::run_task(&self.cluster, request)
             .map_err(|message| BackendError::new(CALL, "request", message))?;
         let answer = self
-            .client
+            .client()
+            .await?
             .run_task()
             .set_cluster(input.cluster)
             .set_task_definition(input.task_definition)
@@ -76,11 +119,20 @@ impl TaskBackend for Ecs {
             .set_network_configuration(input.network_configuration)
             .set_overrides(input.overrides)
             .set_tags(input.tags)
+            .set_propagate_tags(input.propagate_tags)
+            .set_enable_execute_command(input.enable_execute_command)
             .set_started_by(input.started_by)
             .set_client_token(input.client_token)
             .send()
-            .await
-            .map_err(|error| failed(CALL, &error))?;
+            .await;
+        let answer = match answer {
+            Ok(answer) => answer,
+            // The token is known with other parameters. Only this attempt makes this token, so the task is ours.
+            Err(error) => match status::conflicting_task(&error) {
+                Some(task) => return Ok(task),
+                None => return Err(failed(CALL, &error)),
+            },
+        };
         // An answer without a task and with `failures` is HTTP 200: GitLab's driver crashes on it.
         if let Some(arn) = answer.tasks().first().and_then(|task| task.task_arn()) {
             return Ok(TaskId(arn.to_owned()));
@@ -92,21 +144,35 @@ impl TaskBackend for Ecs {
         Err(with_advice(BackendError::new(CALL, reason, detail)))
     }
 
-    async fn describe(&self, task: &TaskId) -> Result<Option<TaskStatus>, BackendError> {
-        let answer = self
-            .client
-            .describe_tasks()
-            .cluster(&self.cluster.cluster)
-            .tasks(&task.0)
-            .send()
-            .await
-            .map_err(|error| failed("DescribeTasks", &error))?;
-        Ok(answer.tasks().first().map(status::of_task))
+    async fn describe_many(
+        &self,
+        tasks: &[TaskId],
+    ) -> Result<Vec<(TaskId, TaskStatus)>, BackendError> {
+        let mut found = Vec::new();
+        for some in tasks.chunks(DESCRIBE_LIMIT) {
+            let answer = self
+                .client()
+                .await?
+                .describe_tasks()
+                .cluster(&self.cluster.cluster)
+                .set_tasks(Some(some.iter().map(|task| task.0.clone()).collect()))
+                .send()
+                .await
+                .map_err(|error| failed("DescribeTasks", &error))?;
+            let statuses = self.statuses(answer.tasks()).await;
+            for (task, status) in answer.tasks().iter().zip(statuses) {
+                if let Some(arn) = task.task_arn() {
+                    found.push((TaskId(arn.to_owned()), status?));
+                }
+            }
+        }
+        Ok(found)
     }
 
-    async fn stop(&self, task: &TaskId, reason: &str) -> Result<(), BackendError> {
+    async fn stop(&self, task: &TaskId, reason: &str) -> Result<Option<TaskStatus>, BackendError> {
         let answer = self
-            .client
+            .client()
+            .await?
             .stop_task()
             .cluster(&self.cluster.cluster)
             .task(&task.0)
@@ -114,9 +180,9 @@ impl TaskBackend for Ecs {
             .send()
             .await;
         match answer {
-            Ok(_) => Ok(()),
+            Ok(answer) => Ok(answer.task().map(status::of_task)),
             // A task is forgotten an hour or so after it stopped, so this is what we want.
-            Err(error) if status::says_no_such_task(error.code(), error.message()) => Ok(()),
+            Err(error) if status::says_no_such_task(error.code(), error.message()) => Ok(None),
             Err(error) => Err(failed("StopTask", &error)),
         }
     }
@@ -127,7 +193,8 @@ impl TaskBackend for Ecs {
         loop {
             // ECS takes no other filter beside `startedBy`, and lists what shall run.
             let page = self
-                .client
+                .client()
+                .await?
                 .list_tasks()
                 .cluster(&self.cluster.cluster)
                 .started_by(started_by)
@@ -144,7 +211,8 @@ impl TaskBackend for Ecs {
         let mut owned = Vec::new();
         for some in arns.chunks(DESCRIBE_LIMIT) {
             let answer = self
-                .client
+                .client()
+                .await?
                 .describe_tasks()
                 .cluster(&self.cluster.cluster)
                 .set_tasks(Some(some.to_vec()))
@@ -177,5 +245,6 @@ where
 
 fn with_advice(error: BackendError) -> BackendError {
     let hint = advice::on(error.call, &error.code, &error.message);
-    BackendError { hint: hint.map(str::to_owned), ..error }
+    let cause = classify::error(&error.code, &error.message);
+    BackendError { hint: hint.map(str::to_owned), cause, ..error }
 }

@@ -18,12 +18,14 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
-    BackendError, LaunchRequest, OwnedTask, Phase, Stopped, TaskBackend, TaskId, TaskStatus,
+    BackendError, Cause, LaunchRequest, OwnedTask, Phase, Stopped, TaskBackend, TaskId, TaskStatus,
+    Times,
 };
 use crate::settings::LocalCluster;
 
@@ -47,6 +49,8 @@ struct TaskFile {
     /// Start time of the process in clock ticks since boot: a pid alone may be somebody else's by now.
     started: u64,
     address: IpAddr,
+    #[serde(default)]
+    created_at: Option<Timestamp>,
     started_by: String,
     tags: std::collections::BTreeMap<String, String>,
 }
@@ -103,6 +107,7 @@ impl Local {
             pid,
             started,
             address,
+            created_at: Some(Timestamp::now()),
             started_by: request.started_by.clone(),
             tags: request.tags.clone(),
         };
@@ -117,13 +122,40 @@ impl Local {
         serde_json::from_slice(&bytes).map_err(io::Error::other)
     }
 
+    fn look_at(&self, task: &TaskId) -> Option<TaskStatus> {
+        let file = self.read(&task.0).ok()?;
+        let stopped = (!file.is_alive()).then(|| {
+            let log = fs::read_to_string(self.directory.join(&task.0).join("agent.log"));
+            let last = log.ok().and_then(|log| log.lines().last().map(str::to_owned));
+            Stopped {
+                cause: Cause::ContainerEnded,
+                code: "AgentEnded".to_owned(),
+                reason: last.unwrap_or_else(|| "the agent ended without a word".to_owned()),
+                containers: Vec::new(),
+            }
+        });
+        Some(TaskStatus {
+            bindings: Vec::new(),
+            phase: if stopped.is_some() { Phase::Stopped } else { Phase::Running },
+            address: Some(file.address),
+            stopped,
+            subnet: None,
+            times: Times { created_at: file.created_at, ..Times::default() },
+        })
+    }
+
     fn list_tasks(&self, started_by: &str) -> Vec<OwnedTask> {
         let mut owned = Vec::new();
         for entry in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let Ok(task) = self.read(&name) else { continue };
             if task.started_by == started_by && task.is_alive() {
-                owned.push(OwnedTask { id: TaskId(name), tags: task.tags });
+                owned.push(OwnedTask {
+                    id: TaskId(name),
+                    tags: task.tags,
+                    created_at: task.created_at,
+                    phase: Phase::Running,
+                });
             }
         }
         owned
@@ -149,22 +181,15 @@ impl TaskBackend for Local {
         Ok(TaskId(request.attempt.clone()))
     }
 
-    async fn describe(&self, task: &TaskId) -> Result<Option<TaskStatus>, BackendError> {
-        let Ok(file) = self.read(&task.0) else { return Ok(None) };
-        let stopped = (!file.is_alive()).then(|| {
-            let log = fs::read_to_string(self.directory.join(&task.0).join("agent.log"));
-            let last = log.ok().and_then(|log| log.lines().last().map(str::to_owned));
-            Stopped {
-                code: "AgentEnded".to_owned(),
-                reason: last.unwrap_or_else(|| "the agent ended without a word".to_owned()),
-                containers: Vec::new(),
-            }
-        });
-        let phase = if stopped.is_some() { Phase::Stopped } else { Phase::Running };
-        Ok(Some(TaskStatus { phase, address: Some(file.address), stopped }))
+    async fn describe_many(
+        &self,
+        tasks: &[TaskId],
+    ) -> Result<Vec<(TaskId, TaskStatus)>, BackendError> {
+        Ok(tasks.iter().filter_map(|task| Some((task.clone(), self.look_at(task)?))).collect())
     }
 
-    async fn stop(&self, task: &TaskId, _reason: &str) -> Result<(), BackendError> {
+    async fn stop(&self, task: &TaskId, _reason: &str) -> Result<Option<TaskStatus>, BackendError> {
+        let status = self.look_at(task);
         if let Ok(file) = self.read(&task.0)
             && file.is_alive()
             && let Some(pid) = Pid::from_raw(file.pid)
@@ -181,8 +206,8 @@ impl TaskBackend for Local {
             let _ = kill_process(pid, Signal::KILL);
         }
         match fs::remove_dir_all(self.directory.join(&task.0)) {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Ok(()) => Ok(status),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(status),
             Err(error) => Err(BackendError::new("remove", "local", error.to_string())),
         }
     }

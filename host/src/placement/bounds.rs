@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::catalog::Catalog;
+use super::catalog::{Catalog, Hosts};
 use super::size::{self, Size};
 use super::text::one_line;
 use super::{Candidate, Capacity, Placement};
@@ -59,6 +59,16 @@ pub enum Violation {
     },
     /// CPU and memory.
     Size(size::SizeError),
+    /// Spot, on a cluster that has none.
+    NoSpot {
+        /// The cluster.
+        cluster: String,
+    },
+    /// Ephemeral storage, on a cluster whose tasks use their instance's disk.
+    InstanceStorage {
+        /// The cluster.
+        cluster: String,
+    },
     /// Ephemeral storage in GiB.
     EphemeralStorage {
         /// What was asked.
@@ -86,6 +96,16 @@ impl fmt::Display for Violation {
                 write_allowed(formatter, "the profile allows", allowed)
             }
             Self::Size(error) => write!(formatter, "size {error}"),
+            Self::NoSpot { cluster } => {
+                write!(
+                    formatter,
+                    "capacity `spot` is not available: cluster `{cluster}` has no `spot_provider`"
+                )
+            }
+            Self::InstanceStorage { cluster } => write!(
+                formatter,
+                "ephemeral storage cannot be chosen: tasks of cluster `{cluster}` use their instance's disk"
+            ),
             Self::EphemeralStorage { asked, .. } if !STORAGE_GIB.contains(asked) => {
                 write!(formatter, "ephemeral storage of {asked} GiB: Fargate offers 21 to 200 GiB")
             }
@@ -129,8 +149,8 @@ impl Bounds {
         narrowed
     }
 
-    /// Makes a placement of `candidate`: every name allowed and known, the size rounded up to one that Fargate
-    /// offers, texts fit for logs and tags.
+    /// Makes a placement of `candidate`: every name allowed and known, on Fargate the size rounded up to one that
+    /// it offers, texts fit for logs and tags.
     ///
     /// # Errors
     ///
@@ -184,14 +204,26 @@ impl Bounds {
                 allowed: self.capacities.iter().map(ToString::to_string).collect(),
             });
         }
+        let cluster = catalog
+            .clusters
+            .get(&candidate.cluster)
+            .filter(|_| self.clusters.contains(&candidate.cluster));
+        if candidate.capacity == Capacity::Spot && cluster.is_some_and(|cluster| !cluster.has_spot)
+        {
+            violations.push(Violation::NoSpot { cluster: candidate.cluster.clone() });
+        }
+        let is_on_instances = cluster.is_some_and(|cluster| cluster.hosts == Hosts::Instances);
         let max = Size { cpu_units: self.max_cpu_units, memory_mib: self.max_memory_mib };
         let default = definition.map_or(Size::DEFAULT, |definition| definition.size);
-        let size = size::fit(candidate.cpu_units, candidate.memory_mib, default, max)
+        let fit = if is_on_instances { size::fit_on_instances } else { size::fit };
+        let size = fit(candidate.cpu_units, candidate.memory_mib, default, max)
             .map_err(|error| violations.push(Violation::Size(error)))
             .ok();
         if let Some(asked) = candidate.ephemeral_storage_gib {
             let max = self.max_ephemeral_storage_gib;
-            if !STORAGE_GIB.contains(&asked) || asked > max {
+            if is_on_instances {
+                violations.push(Violation::InstanceStorage { cluster: candidate.cluster.clone() });
+            } else if !STORAGE_GIB.contains(&asked) || asked > max {
                 violations.push(Violation::EphemeralStorage { asked, max });
             }
         }
@@ -285,6 +317,28 @@ mod tests {
             labels: BTreeMap::new(),
             reason: "because".to_owned(),
         }
+    }
+
+    #[test]
+    fn instances_bind_otherwise_than_fargate() {
+        let mut catalog = catalog();
+        let instances = Cluster { hosts: Hosts::Instances, has_spot: false, ..Cluster::default() };
+        catalog.clusters.insert("dev".to_owned(), instances);
+        let bounds = Bounds { capacities: [Capacity::OnDemand, Capacity::Spot].into(), ..bounds() };
+        let odd = Candidate { cpu_units: Some(700), memory_mib: Some(900), ..candidate() };
+        let size = bounds.check(&odd, &catalog).unwrap().size;
+        assert_eq!(size, Size { cpu_units: 700, memory_mib: 900 });
+        let wanting =
+            Candidate { capacity: Capacity::Spot, ephemeral_storage_gib: Some(30), ..candidate() };
+        let violations = bounds.check(&wanting, &catalog).unwrap_err();
+        let texts: Vec<String> = violations.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            texts,
+            [
+                "capacity `spot` is not available: cluster `dev` has no `spot_provider`",
+                "ephemeral storage cannot be chosen: tasks of cluster `dev` use their instance's disk",
+            ]
+        );
     }
 
     #[test]

@@ -16,10 +16,30 @@ pub struct Catalog {
 }
 
 /// A cluster that the operator offers.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Cluster {
     /// The operator's own notes for policies, such as `region` or `tier`.
     pub labels: BTreeMap<String, String>,
+    /// What the tasks run on, for the sizes that can be had.
+    pub hosts: Hosts,
+    /// Whether Spot capacity can be had.
+    pub has_spot: bool,
+}
+
+impl Default for Cluster {
+    /// A cluster on Fargate, with Spot.
+    fn default() -> Self {
+        Self { labels: BTreeMap::new(), hosts: Hosts::Fargate, has_spot: true }
+    }
+}
+
+/// What a cluster's tasks run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hosts {
+    /// Fargate: sizes of its grid, and ephemeral storage by request.
+    Fargate,
+    /// Instances: any size that fits on one, and its disk as it is.
+    Instances,
 }
 
 /// A task definition that the operator offers.

@@ -1,4 +1,4 @@
-//! Fargate's grid of CPU and memory.
+//! Fargate's grid of CPU and memory, and the free choice on instances.
 //!
 //! The table is the developer guide's ("Task size"); the 32 vCPU row is in it and in CDK, though not in
 //! the API reference's text.
@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A pair that Fargate offers (Linux).
+/// A pair of CPU and memory; on Fargate one that it offers (Linux).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Size {
     /// CPU units; 1,024 are one vCPU.
@@ -140,6 +140,32 @@ pub fn fit(
     Ok(fitted)
 }
 
+/// What ECS takes as a task's CPU units on instances (API reference, RegisterTaskDefinition, `cpu`).
+const CPU_ON_INSTANCES: std::ops::RangeInclusive<u32> = 128..=196_608;
+
+/// The same for tasks on instances, where no grid binds and nothing is rounded, except up to ECS's least.
+///
+/// # Errors
+///
+/// Returns an error when `max` does not allow the pair.
+pub fn fit_on_instances(
+    cpu: Option<u32>,
+    memory: Option<u32>,
+    default: Size,
+    max: Size,
+) -> Result<Size, SizeError> {
+    let asked = Size {
+        cpu_units: cpu.unwrap_or(default.cpu_units),
+        memory_mib: memory.unwrap_or(default.memory_mib),
+    };
+    let fitted = Size { cpu_units: asked.cpu_units.max(*CPU_ON_INSTANCES.start()), ..asked };
+    let most = max.cpu_units.min(*CPU_ON_INSTANCES.end());
+    if fitted.cpu_units > most || fitted.memory_mib > max.memory_mib {
+        return Err(SizeError::TooLarge { asked, fitted, max });
+    }
+    Ok(fitted)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,6 +226,28 @@ mod tests {
         let large = size(4096, 30_720);
         assert_eq!(fit(Some(256), None, large, Size::LARGEST), Ok(size(256, 2048)));
         assert_eq!(fit(Some(4096), None, large, size(4096, 10_000)), Ok(size(4096, 9216)));
+    }
+
+    #[test]
+    fn instances_have_no_grid() {
+        let max = size(8192, 65_536);
+        for (cpu, memory, expected) in [
+            (Some(3000), Some(5000), size(3000, 5000)),
+            (Some(1), Some(100), size(128, 100)),
+            (None, Some(65_536), size(1024, 65_536)),
+            (Some(256), None, size(256, 2048)),
+        ] {
+            assert_eq!(fit_on_instances(cpu, memory, Size::DEFAULT, max), Ok(expected));
+        }
+        assert_eq!(
+            fit_on_instances(Some(8193), None, Size::DEFAULT, size(8192, 8192))
+                .unwrap_err()
+                .to_string(),
+            "8.0009765625 vCPU / 2 GiB is too large, and the profile allows at most 8 vCPU / 8 GiB"
+        );
+        assert!(
+            fit_on_instances(Some(200_000), None, Size::DEFAULT, size(u32::MAX, u32::MAX)).is_err()
+        );
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub enum StoreError {
     #[error("cannot read the component {component}")]
     Component {
         /// `component` of the policy.
-        component: Component,
+        component: String,
         /// The reason.
         source: io::Error,
     },
@@ -67,7 +67,7 @@ pub enum StoreError {
     #[error("the component {component} is not installed")]
     NotInstalled {
         /// `component` of the policy.
-        component: Component,
+        component: String,
     },
     /// The component is another than the one that was pinned.
     #[error(
@@ -75,7 +75,7 @@ pub enum StoreError {
     )]
     Digest {
         /// `component` of the policy.
-        component: Component,
+        component: String,
         /// `sha256` of the policy.
         expected: String,
         /// Of the file.
@@ -347,10 +347,12 @@ impl Store {
                 .directory
                 .read_at_most(&kept_file(&policy.sha256), component::MAX_COMPONENT)
                 .map_err(|source| StoreError::Component {
-                    component: policy.component.clone(),
+                    component: policy.component.to_string(),
                     source,
                 })?
-                .ok_or_else(|| StoreError::NotInstalled { component: policy.component.clone() })?,
+                .ok_or_else(|| StoreError::NotInstalled {
+                    component: policy.component.to_string(),
+                })?,
         };
         component::verify(policy, &bytes)?;
         Ok(bytes)

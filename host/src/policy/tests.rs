@@ -740,6 +740,42 @@ fn a_damaged_entry_is_made_anew() {
 }
 
 #[test]
+fn an_entry_of_another_user_or_of_another_runtime_is_made_anew() {
+    let house = House::new();
+    let policy = house.policy(&Guest::default().placer());
+    let compiled = house.compiled(&policy);
+    let good = fs::read(&compiled).unwrap();
+    let description = compiled.with_extension("json");
+    // Of another runtime: other settings, and a description that fits its length.
+    let bytes = fs::read(file_of(&policy)).unwrap();
+    let foreign = wasmtime::Engine::new(wasmtime::Config::new().consume_fuel(false)).unwrap();
+    let foreign =
+        wasmtime::component::Component::new(&foreign, &bytes).unwrap().serialize().unwrap();
+    let mut json: Value = serde_json::from_slice(&fs::read(&description).unwrap()).unwrap();
+    json["compiled_bytes"] = json!(foreign.len());
+    fs::write(&description, json.to_string()).unwrap();
+    fs::write(&compiled, &foreign).unwrap();
+    house.again().ensure("p", &policy).unwrap();
+    assert_eq!(fs::read(&compiled).unwrap(), good);
+
+    // Only root can give a file away; what others see of that is tested where owners are judged.
+    if rustix::process::geteuid().is_root() {
+        for file in [&compiled, &description] {
+            std::os::unix::fs::chown(file, Some(65_534), None).unwrap();
+            house.again().ensure("p", &policy).unwrap();
+            assert_eq!(std::os::unix::fs::MetadataExt::uid(&fs::metadata(file).unwrap()), 0);
+            assert_eq!(fs::read(&compiled).unwrap(), good);
+        }
+    }
+    // Descriptions that are none.
+    for text in ["", "{}", "[1", &json.to_string().replace("placer", "cook")] {
+        fs::write(&description, text).unwrap();
+        house.again().ensure("p", &policy).unwrap();
+        assert_eq!(fs::read(&compiled).unwrap(), good);
+    }
+}
+
+#[test]
 fn settings_are_validated_once() {
     let house = House::new();
     // Traps when it is asked to validate.

@@ -14,10 +14,12 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::settings::Settings;
+use crate::settings::{Cluster, ClusterBackend, Settings};
 
 const EXECUTABLE: &str = "pointsman-simulator";
 const AGENT: &str = "pointsman-agent";
+/// AWS's configuration file of the driver.
+const PROFILES: &str = "aws-config";
 /// From its start to its first line.
 const START: Duration = Duration::from_secs(20);
 /// From StopTask, which answers at once, to the end of the task; the simulator kills after 2 s.
@@ -99,6 +101,7 @@ impl Simulator {
         let failed = |source| SimulatorError::Start { path: path.clone(), source };
         let world = directory.join("world.json");
         std::fs::write(&world, world::world(settings).to_string()).map_err(failed)?;
+        std::fs::write(directory.join(PROFILES), profiles(settings)).map_err(failed)?;
         let log = directory.join("simulator.log");
         let mut child = Command::new(&path)
             .env_clear()
@@ -138,13 +141,17 @@ impl Simulator {
 
     /// The environment of the driver.
     pub(super) fn environment(&self, caller: &[(OsString, OsString)]) -> Vec<(OsString, OsString)> {
+        let profiles = self.directory.join(PROFILES);
         let own = [
             ("AWS_ENDPOINT_URL_ECS", self.endpoint.as_str()),
+            ("AWS_ENDPOINT_URL_STS", self.endpoint.as_str()),
+            ("AWS_ENDPOINT_URL_EC2", self.endpoint.as_str()),
             ("AWS_ACCESS_KEY_ID", "rehearsal"),
             ("AWS_SECRET_ACCESS_KEY", "rehearsal"),
         ];
         let own = own.map(|(key, value)| (key.into(), value.into()));
-        without_aws(caller).into_iter().chain(own).collect()
+        let files = [("AWS_CONFIG_FILE".into(), profiles.into_os_string())];
+        without_aws(caller).into_iter().chain(own).chain(files).collect()
     }
 
     /// What was started and what still runs, by the ledger. Tasks that are being stopped get a moment.
@@ -159,6 +166,21 @@ impl Simulator {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// An AWS configuration file with the profiles that clusters name, and nothing true in it.
+fn profiles(settings: &Settings) -> String {
+    let of = |cluster: &Cluster| match &cluster.backend {
+        ClusterBackend::Ecs(ecs) => ecs.profile.clone(),
+        ClusterBackend::Local(_) => None,
+    };
+    let names: BTreeSet<String> = settings.clusters.values().filter_map(of).collect();
+    let profile = |name: &String| {
+        format!(
+            "[profile {name}]\naws_access_key_id = rehearsal\naws_secret_access_key = rehearsal\n"
+        )
+    };
+    names.iter().map(profile).collect()
 }
 
 /// The caller's environment with nothing that leads to AWS: neither the driver nor the scripts, which
@@ -269,7 +291,12 @@ cat > /dev/null
 touch "$4/ended"
 "#;
         let (root, directory) = beside(script);
-        let settings = crate::rehearse::tests::settings_with_a_cluster();
+        let mut settings = crate::rehearse::tests::settings_with_a_cluster();
+        if let Some(ClusterBackend::Ecs(ecs)) =
+            settings.clusters.get_mut("dev").map(|cluster| &mut cluster.backend)
+        {
+            ecs.profile = Some("ci".to_owned());
+        }
         let path = std::env::var_os("PATH").unwrap();
         let caller = [("AWS_PROFILE".into(), "mine".into()), ("PATH".into(), path.clone())];
         let driver = root.path().join("pointsman");
@@ -282,7 +309,13 @@ touch "$4/ended"
                 .map(|(_, value)| value.to_str().unwrap())
         };
         assert_eq!(value("AWS_ENDPOINT_URL_ECS"), Some("http://127.0.0.1:7"));
+        assert_eq!(value("AWS_ENDPOINT_URL_STS"), Some("http://127.0.0.1:7"));
         assert_eq!((value("AWS_PROFILE"), value("PATH")), (None, path.to_str()));
+        let profiles = std::fs::read_to_string(directory.join(PROFILES)).unwrap();
+        assert!(
+            profiles.starts_with("[profile ci]\naws_access_key_id = rehearsal\n"),
+            "{profiles}"
+        );
         assert_eq!(simulator.tasks(), Tasks { started: 1, running: vec![] });
         drop(simulator);
         assert!(directory.join("ended").exists());

@@ -9,8 +9,8 @@ use crate::placement::Arch;
 use crate::placement::bounds::Bounds;
 use crate::placement::size::Size;
 use crate::settings::{
-    ClaimsTaint, Cluster, EcsCluster, HostKeySource, Profile, Role, Shell, SshServer, SshTimes,
-    TaskDefinition, TaskSsh,
+    AddressKind, ClaimsTaint, Cluster, EcsCluster, HostKeySource, LaunchKind, NetworkMode, Profile,
+    Role, Shell, SshServer, SshTimes, TaskDefinition, TaskSsh,
 };
 
 /// It notes every call in `$FAKE/calls`, and fails as files in `$FAKE` tell it: `config-fails` and
@@ -154,6 +154,7 @@ fn profile(tags: &[&str]) -> Profile {
 
 fn settings() -> Settings {
     Settings {
+        automatic_sweep: false,
         state_directory: "/nowhere".into(),
         manager: "rehearsal".to_owned(),
         gitlab: None,
@@ -177,17 +178,26 @@ fn settings() -> Settings {
 /// With one of everything that ECS has.
 pub(super) fn settings_with_a_cluster() -> Settings {
     let mut settings = settings();
-    let backend = ClusterBackend::Ecs(EcsCluster {
+    let backend = ClusterBackend::Ecs(Box::new(EcsCluster {
         region: "eu-west-1".to_owned(),
         cluster: "acme-dev".to_owned(),
         subnets: vec!["subnet-1".to_owned(), "subnet-2".to_owned()],
         security_groups: vec!["sg-1".to_owned()],
         assign_public_ip: false,
         on_demand_provider: Some("mine".to_owned()),
-        spot_provider: "FARGATE_SPOT".to_owned(),
+        spot_provider: Some("FARGATE_SPOT".to_owned()),
         platform_version: None,
+        launch: LaunchKind::Fargate,
+        network_mode: NetworkMode::Awsvpc,
+        address: AddressKind::Private,
+        execution_role: None,
+        enable_execute_command: false,
+        propagate_tags: false,
+        profile: None,
+        assume_role: None,
         start_timeout: Duration::from_secs(600),
-    });
+        request_quota: 1,
+    }));
     settings.clusters.insert("dev".to_owned(), Cluster { labels: BTreeMap::new(), backend });
     let arn = "arn:aws:iam::364050767034:role/dev-deploy".to_owned();
     settings.roles.insert("dev-deploy".to_owned(), Role { arn, privileged: false });

@@ -8,11 +8,11 @@ use toml::de::DeTable;
 
 use super::table::{Source, Table, list, nearest};
 use super::{
-    ClaimsTaint, Cluster, ClusterBackend, Component, EcsCluster, Gitlab, HostKeySource, JobTags,
-    LocalCluster, Mode, OnError, Policy, Problem, Profile, Role, Settings, Shell, SshServer,
-    SshTimes, TaskDefinition, TaskSsh,
+    ClaimsTaint, Cluster, ClusterBackend, Component, Gitlab, HostKeySource, JobTags, LocalCluster,
+    Mode, OnError, Policy, Problem, Profile, Role, Settings, Shell, SshServer, SshTimes,
+    TaskDefinition, TaskSsh,
 };
-use super::{gitlab, values};
+use super::{ecs, gitlab, values};
 use crate::placement::bounds::Bounds;
 use crate::placement::{Arch, Capacity, size::Size};
 
@@ -48,6 +48,9 @@ fn settings(root: &Table<'_>, directory: &Path) -> Option<Settings> {
     manager.finish();
     let gitlab = gitlab_api(root.table("gitlab"), directory);
     let ssh = ssh_times(root.table("ssh"));
+    let sweep = root.table("sweep");
+    let automatic_sweep = sweep.optional("automatic", values::flag).unwrap_or(true);
+    sweep.finish();
     let clusters = named(root, "clusters", cluster);
     let task_definitions = named(root, "task_definitions", task_definition);
     let roles = named(root, "roles", role);
@@ -75,6 +78,7 @@ fn settings(root: &Table<'_>, directory: &Path) -> Option<Settings> {
         manager: manager_name.unwrap_or_else(|| "default".to_owned()),
         gitlab,
         ssh,
+        automatic_sweep,
         clusters: clusters.read,
         task_definitions: task_definitions.read,
         roles: roles.read,
@@ -161,51 +165,13 @@ fn cluster(table: Table<'_>) -> Option<Cluster> {
     let labels = table.optional("labels", values::labels).unwrap_or_default();
     // Without a backend nobody can tell which keys belong here, so none is called unknown.
     let backend = match kind? {
-        Kind::Ecs => ecs_cluster(&table).map(ClusterBackend::Ecs),
+        Kind::Ecs => ecs::read(&table).map(|ecs| ClusterBackend::Ecs(Box::new(ecs))),
         Kind::Local => Some(ClusterBackend::Local(LocalCluster {
             agent: table.optional("agent", values::text).map(Into::into),
         })),
     };
     table.finish();
     Some(Cluster { labels, backend: backend? })
-}
-
-fn ecs_cluster(table: &Table<'_>) -> Option<EcsCluster> {
-    let region =
-        table.required("region", "expected an AWS Region, such as \"eu-west-1\"", |value| {
-            values::named(value)
-        });
-    let cluster = table.required("cluster", "expected the ECS cluster's name or ARN", values::text);
-    let subnets = table.required("subnets", "expected 1 to 16 subnets of one VPC", |value| {
-        let subnets = values::texts(value)?;
-        if (1..=16).contains(&subnets.len()) {
-            return Ok(subnets);
-        }
-        Err(format!("has {} subnets, RunTask takes 1 to 16", subnets.len()))
-    });
-    let security_groups = table.optional("security_groups", |value| {
-        let groups = values::texts(value)?;
-        if groups.len() <= 5 {
-            return Ok(groups);
-        }
-        Err(format!("has {} security groups, RunTask takes at most 5", groups.len()))
-    });
-    let on_demand_provider = table.optional("on_demand_provider", values::text);
-    let spot_provider = table.optional("spot_provider", values::text);
-    let assign_public_ip = table.optional("assign_public_ip", values::flag);
-    let platform_version = table.optional("platform_version", values::text);
-    let start_timeout = table.optional("start_timeout", values::duration);
-    Some(EcsCluster {
-        region: region?,
-        cluster: cluster?,
-        subnets: subnets?,
-        security_groups: security_groups.unwrap_or_default(),
-        assign_public_ip: assign_public_ip.unwrap_or(false),
-        on_demand_provider,
-        spot_provider: spot_provider.unwrap_or_else(|| "FARGATE_SPOT".to_owned()),
-        platform_version,
-        start_timeout: start_timeout.unwrap_or(Duration::from_secs(600)),
-    })
 }
 
 fn task_definition(table: Table<'_>) -> Option<TaskDefinition> {
@@ -296,22 +262,7 @@ fn task_ssh(table: Table<'_>) -> Option<TaskSsh> {
 }
 
 fn role(table: Table<'_>) -> Option<Role> {
-    let arn = table.required("arn", "expected the IAM role's ARN", |value| {
-        let arn = values::text(value)?;
-        let parts: Vec<&str> = arn.splitn(6, ':').collect();
-        let is_role = matches!(
-            parts.as_slice(),
-            ["arn", partition, "iam", "", account, resource]
-                if partition.starts_with("aws")
-                    && account.len() == 12
-                    && account.bytes().all(|byte| byte.is_ascii_digit())
-                    && resource.strip_prefix("role/").is_some_and(|name| !name.is_empty())
-        );
-        if is_role {
-            return Ok(arn);
-        }
-        Err(format!("is `{arn}`, expected `arn:aws:iam::<12 digits>:role/<name>`"))
-    });
+    let arn = table.required("arn", "expected the IAM role's ARN", values::role_arn);
     let privileged = table.optional("privileged", values::flag).unwrap_or(false);
     table.finish();
     Some(Role { arn: arn?, privileged })

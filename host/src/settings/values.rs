@@ -160,6 +160,24 @@ pub(super) fn named(value: &DeValue<'_>) -> Result<String, String> {
     name(&text).map(|()| text)
 }
 
+/// An IAM role's ARN.
+pub(super) fn role_arn(value: &DeValue<'_>) -> Result<String, String> {
+    let arn = text(value)?;
+    let parts: Vec<&str> = arn.splitn(6, ':').collect();
+    let is_role = matches!(
+        parts.as_slice(),
+        ["arn", partition, "iam", "", account, resource]
+            if partition.starts_with("aws")
+                && account.len() == 12
+                && account.bytes().all(|byte| byte.is_ascii_digit())
+                && resource.strip_prefix("role/").is_some_and(|name| !name.is_empty())
+    );
+    if is_role {
+        return Ok(arn);
+    }
+    Err(format!("is `{arn}`, expected `arn:aws:iam::<12 digits>:role/<name>`"))
+}
+
 /// Any TOML as JSON, for what is not ours to understand.
 pub(super) fn json(value: &DeValue<'_>) -> Result<serde_json::Value, String> {
     use serde_json::Value;

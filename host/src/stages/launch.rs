@@ -7,13 +7,13 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::Context;
-use crate::backend::{LaunchRequest, TaskId};
+use crate::backend::{LaunchRequest, SessionFacts, TaskId, TaskStatus};
 use crate::failure::{Failure, Report};
 use crate::placement::Placement;
 use crate::secret::Secret;
-use crate::settings::{HostKeySource, SshServer, TaskDefinition};
+use crate::settings::{HostKeySource, SessionFact, Settings, SshServer, TaskDefinition};
 use crate::ssh::{HostKey, KeyPair, Target};
-use crate::state::{Attempt, Keys};
+use crate::state::{Attempt, Keys, Launch};
 
 /// Without a connection for this long the agent ends its task. The longest pause between two scripts is
 /// GitLab Runner's back-off of 5 min between attempts at fetching sources.
@@ -42,10 +42,18 @@ pub(super) fn target(
     attempt: &Attempt,
     definition: &TaskDefinition,
     address: IpAddr,
+    status: &TaskStatus,
 ) -> Result<Target, Failure> {
     let keys = keys_of(attempt)?;
+    let (container, port) = (&definition.container, definition.ssh.port);
+    let port = status.port(container, port).ok_or_else(|| {
+        Failure::system(format!(
+            "port {port} of container `{container}` is not mapped to a port of its host"
+        ))
+        .hint("add a port mapping for it to the ECS task definition, with `hostPort` 0")
+    })?;
     Ok(Target {
-        address: SocketAddr::new(address, definition.ssh.port),
+        address: SocketAddr::new(address, port),
         user: definition.ssh.user.clone(),
         client_key: key(&keys.client)?,
         host_key: match definition.ssh.host_key {
@@ -72,11 +80,15 @@ pub(super) fn known_target(context: &Context, attempt: &Attempt) -> Result<Targe
     })
 }
 
+/// The same, byte for byte, for the same attempt and launch: ECS takes a repeated token with another request
+/// for a conflict. `state` is [`crate::state::State::identity`].
 pub(super) fn request(
     context: &Context,
     attempt: &Attempt,
+    launch: &Launch,
     placement: &Placement,
     definition: &TaskDefinition,
+    state: &str,
 ) -> Result<LaunchRequest, Failure> {
     let task_definition = definition.by_arch.get(&placement.arch).ok_or_else(|| {
         let name = &placement.task_definition;
@@ -104,8 +116,8 @@ pub(super) fn request(
     }
     Ok(LaunchRequest {
         attempt: attempt.id.to_string(),
-        client_token: client_token(attempt, 0),
-        started_by: started_by(context),
+        client_token: client_token(attempt, launch),
+        started_by: started_by(&context.settings),
         task_definition: task_definition.clone(),
         container: definition.container.clone(),
         arch: placement.arch,
@@ -114,40 +126,56 @@ pub(super) fn request(
         ephemeral_storage_gib: placement.ephemeral_storage_gib,
         role_arn,
         environment,
-        tags: tags(context, attempt, placement),
+        tags: tags(context, attempt, placement, state),
         port: definition.ssh.port,
+        avoid_subnets: launch.avoid_subnets.clone(),
     })
 }
 
-/// The same for the same attempt and placement, so that asking again finds the first task (ECS API
-/// reference, "Ensuring idempotency"); another placement is another task.
-fn client_token(attempt: &Attempt, placement: usize) -> String {
+/// The same for the same attempt, placement and number, so that asking again finds the first task (ECS API
+/// reference, "Ensuring idempotency"); another placement or number is another task.
+fn client_token(attempt: &Attempt, launch: &Launch) -> String {
     let digest = Sha256::new()
         .chain_update(attempt.id.as_str())
         .chain_update([0])
-        .chain_update(placement.to_string())
+        .chain_update(format!("{}/{}", launch.placement, launch.number))
         .finalize();
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// ListTasks takes no other filter beside it, so it names the manager; tags name the rest.
-pub(super) fn started_by(context: &Context) -> String {
+pub(crate) fn started_by(settings: &Settings) -> String {
     // Dots are legal in a name of ours and not in `startedBy`.
-    format!("pointsman/{}", context.settings.manager.replace('.', "-"))
+    format!("pointsman/{}", settings.manager.replace('.', "-"))
 }
 
 /// The tag that tells an attempt's task from the manager's others.
-pub(super) const ATTEMPT_TAG: &str = "pointsman:attempt";
+pub(crate) const ATTEMPT_TAG: &str = "pointsman:attempt";
 
-fn tags(context: &Context, attempt: &Attempt, placement: &Placement) -> BTreeMap<String, String> {
+/// The tag with the manager's whole name.
+pub(crate) const MANAGER_TAG: &str = "pointsman:manager";
+
+/// The tag that says in which state directory the attempt is.
+pub(crate) const STATE_TAG: &str = "pointsman:state";
+
+/// The tag that says when the task has to be gone.
+pub(crate) const DEADLINE_TAG: &str = "pointsman:deadline";
+
+fn tags(
+    context: &Context,
+    attempt: &Attempt,
+    placement: &Placement,
+    state: &str,
+) -> BTreeMap<String, String> {
     let mut tags = BTreeMap::from([
-        ("pointsman:manager".to_owned(), context.settings.manager.clone()),
+        (MANAGER_TAG.to_owned(), context.settings.manager.clone()),
+        (STATE_TAG.to_owned(), state.to_owned()),
         (ATTEMPT_TAG.to_owned(), attempt.id.to_string()),
         ("pointsman:job".to_owned(), attempt.job.id.to_string()),
         ("pointsman:project".to_owned(), attempt.job.project_id.to_string()),
         ("pointsman:pipeline".to_owned(), attempt.job.pipeline_id.to_string()),
         ("pointsman:profile".to_owned(), attempt.profile.clone()),
-        ("pointsman:deadline".to_owned(), attempt.deadline.to_string()),
+        (DEADLINE_TAG.to_owned(), attempt.deadline.to_string()),
     ]);
     if let Some(profile) = context.settings.profiles.get(&attempt.profile) {
         for name in &profile.policies {
@@ -163,7 +191,18 @@ fn tags(context: &Context, attempt: &Attempt, placement: &Placement) -> BTreeMap
     tags
 }
 
+/// Whom a session in the cluster's account is for.
+pub(super) fn session_facts(context: &Context, attempt: &Attempt) -> SessionFacts {
+    SessionFacts::from([
+        (SessionFact::Manager, context.settings.manager.clone()),
+        (SessionFact::Profile, attempt.profile.clone()),
+        (SessionFact::Project, attempt.job.project_id.to_string()),
+        (SessionFact::Pipeline, attempt.job.pipeline_id.to_string()),
+        (SessionFact::Job, attempt.job.id.to_string()),
+    ])
+}
+
 /// The last part of an ARN.
-pub(super) fn short(task: &TaskId) -> &str {
+pub(crate) fn short(task: &TaskId) -> &str {
     task.0.rsplit('/').next().unwrap_or(&task.0)
 }

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::{Context, Termination, launch, loss};
 use crate::backend::{self, TaskStatus};
-use crate::failure::{Failure, Report};
+use crate::failure::Failure;
 use crate::settings::Shell;
 use crate::settings::SshTimes;
 use crate::ssh::{self, Exit};
@@ -54,7 +54,7 @@ pub async fn run(
         Ok(session) => session,
         Err(error) => {
             let failure = Failure::from(error);
-            return Err(diagnose(context, &state, &mut attempt, failure).await);
+            return Err(loss::diagnose(context, &state, &mut attempt, failure).await);
         }
     };
     let exit = session
@@ -71,7 +71,7 @@ pub async fn run(
         }
         Ok(Exit::Signal(name)) => Err(signalled(context, &state, &mut attempt, &name).await),
         Ok(Exit::Stopped) => Err(stopped_by_signal(sub_stage)),
-        Err(error) => Err(diagnose(context, &state, &mut attempt, error.into()).await),
+        Err(error) => Err(loss::diagnose(context, &state, &mut attempt, error.into()).await),
     }
 }
 
@@ -103,7 +103,7 @@ async fn signalled(context: &Context, state: &State, attempt: &mut Attempt, name
         && status.stopped.is_some()
     {
         let failure = Failure::system(format!("the script was ended by SIG{name}"));
-        return diagnose(context, state, attempt, failure).await;
+        return loss::diagnose(context, state, attempt, failure).await;
     }
     // As a shell words it: 128 + the signal's number.
     let number = match name {
@@ -126,25 +126,8 @@ async fn signalled(context: &Context, state: &State, attempt: &mut Attempt, name
 async fn status(context: &Context, state: &State, attempt: &Attempt) -> Option<TaskStatus> {
     let task = attempt.launch.as_ref()?.task.as_ref()?;
     let cluster = context.cluster(&attempt.launched_placement()?.cluster).ok()?;
-    let looking = async { backend::open(cluster, state.directory()).await.describe(task).await };
+    let facts = launch::session_facts(context, attempt);
+    let looking =
+        async { backend::open_for(cluster, state.directory(), &facts).await.describe(task).await };
     timeout(DIAGNOSIS_TIMEOUT, looking).await.ok()?.ok()?
-}
-
-/// Asks the backend why the task no longer answers, before `failure` is reported.
-async fn diagnose(
-    context: &Context,
-    state: &State,
-    attempt: &mut Attempt,
-    failure: Failure,
-) -> Failure {
-    let Some(stopped) = status(context, state, attempt).await.and_then(|status| status.stopped)
-    else {
-        return failure;
-    };
-    attempt.outcome = Some(loss::outcome(&stopped));
-    // The job log matters more than the record.
-    if let Err(error) = state.save(attempt) {
-        Report::of(&error).print();
-    }
-    Failure::System(loss::report("the task was lost while the script ran", &stopped))
 }

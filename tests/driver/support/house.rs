@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use super::attempt::{Attempt, Job};
 use super::ledger::{self, Ledger};
+use super::output::StageOutput;
 
 /// The driver under test.
 pub(crate) const DRIVER: &str = env!("CARGO_BIN_EXE_pointsman");
@@ -35,6 +36,8 @@ pub(crate) struct House {
     directory: TempDir,
     simulator: Child,
     endpoint: String,
+    /// Beside [`Self::cloud_environment`]'s own.
+    pub(crate) environment: Vec<(&'static str, String)>,
 }
 
 impl House {
@@ -45,15 +48,44 @@ impl House {
 
     /// A house whose simulator plays `faults`, as its world file spells them.
     pub(crate) fn with_faults(faults: &Value) -> Self {
+        Self::with(|_| (), |world| world["faults"] = faults.clone())
+    }
+
+    /// The same in a world with other fields, and with settings that `change` has made of the usual ones.
+    pub(crate) fn with_world(
+        faults: &Value,
+        fields: &Value,
+        change: impl Fn(String) -> String,
+    ) -> Self {
+        Self::with(
+            |settings| *settings = change(std::mem::take(settings)),
+            |world| {
+                world["faults"] = faults.clone();
+                for (key, value) in fields.as_object().unwrap() {
+                    world[key] = value.clone();
+                }
+            },
+        )
+    }
+
+    /// A house whose settings and whose simulator's world are changed before anything starts.
+    pub(crate) fn with(
+        change_settings: impl FnOnce(&mut String),
+        change_world: impl FnOnce(&mut Value),
+    ) -> Self {
         let directory = TempDir::with_prefix_in("house-", env!("CARGO_TARGET_TMPDIR")).unwrap();
         let path = directory.path();
-        fs::write(path.join("pointsman.toml"), settings(&path.join("state"))).unwrap();
+        let mut settings = settings(&path.join("state"));
+        change_settings(&mut settings);
+        fs::write(path.join("pointsman.toml"), settings).unwrap();
         let state = path.join("state");
         fs::create_dir(&state).unwrap();
         if let Some(compiled) = compiled_policies() {
             copy_directory(compiled, &state.join("policies"));
         }
-        fs::write(path.join("world.json"), world(faults).to_string()).unwrap();
+        let mut world = world();
+        change_world(&mut world);
+        fs::write(path.join("world.json"), world.to_string()).unwrap();
         fs::create_dir(path.join("simulator")).unwrap();
         let mut simulator = Command::new(executable("pointsman-simulator"))
             .arg("--world")
@@ -75,7 +107,57 @@ impl House {
             panic!("the simulator says {line:?} ({error})\n{log}")
         });
         let endpoint = answer["endpoint"].as_str().unwrap().to_owned();
-        Self { directory, simulator, endpoint }
+        Self { directory, simulator, endpoint, environment: Vec::new() }
+    }
+
+    /// Where the simulator listens.
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// A command that is not a stage, with the cloud's environment.
+    pub(crate) fn operator(&self, arguments: &[&str]) -> StageOutput {
+        let mut command = Command::new(DRIVER);
+        command
+            .arg("--config")
+            .arg(self.settings_file())
+            .args(arguments)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .envs(self.cloud_environment())
+            .stdin(Stdio::null());
+        let output = command.output().unwrap();
+        StageOutput { stdout: output.stdout, stderr: output.stderr, status: output.status }
+    }
+
+    /// Stops the task `id` as somebody in the ECS console would.
+    pub(crate) fn stop_from_outside(&self, id: &str, code: &str, reason: &str) {
+        use std::io::{Read, Write};
+        let address = self.endpoint.strip_prefix("http://").unwrap();
+        let body = json!({ "code": code, "reason": reason }).to_string();
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        write!(
+            stream,
+            "POST /simulator/tasks/{id}/stop HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 2"), "{answer}");
+    }
+
+    /// The records of ended attempts.
+    pub(crate) fn records(&self) -> Vec<Value> {
+        let mut records = Vec::new();
+        for directory in fs::read_dir(self.state().join("records")).into_iter().flatten().flatten()
+        {
+            for file in fs::read_dir(directory.path()).unwrap().flatten() {
+                let text = fs::read_to_string(file.path()).unwrap();
+                records.push(serde_json::from_str(&text).unwrap());
+            }
+        }
+        records
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -90,6 +172,36 @@ impl House {
         self.path().join("state")
     }
 
+    /// Changes the settings file.
+    pub(crate) fn edit_settings(&self, edit: impl Fn(String) -> String) {
+        let text = fs::read_to_string(self.settings_file()).unwrap();
+        let edited = edit(text.clone());
+        assert_ne!(text, edited, "nothing to edit");
+        fs::write(self.settings_file(), edited).unwrap();
+    }
+
+    /// Puts `lines` in the place of the line `policies = …` of `profile`.
+    pub(crate) fn set_chain(&self, profile: &str, lines: &str) {
+        let table = format!("[profiles.{profile}]");
+        let text = fs::read_to_string(self.settings_file()).unwrap();
+        let (before, after) = text.split_once(&table).unwrap();
+        let old = after.lines().find(|line| line.starts_with("policies = ")).unwrap();
+        let after = after.replacen(old, lines, 1);
+        fs::write(self.settings_file(), format!("{before}{table}{after}")).unwrap();
+    }
+
+    /// Adds `[policies.NAME]` with the component `bytes` and further lines.
+    pub(crate) fn add_policy(&self, name: &str, bytes: &[u8], more: &str) {
+        let path = self.path().join(format!("{name}.wasm"));
+        fs::write(&path, bytes).unwrap();
+        let sha256 = digest(&path);
+        self.edit_settings(|text| {
+            format!(
+                "{text}\n[policies.{name}]\ncomponent = \"{name}.wasm\"\nsha256 = \"{sha256}\"\n{more}\n"
+            )
+        });
+    }
+
     pub(crate) fn ledger_file(&self) -> PathBuf {
         self.path().join("simulator/ledger.jsonl")
     }
@@ -100,12 +212,16 @@ impl House {
 
     /// What AWS's client is told on a machine with credentials, and where the simulator is.
     pub(crate) fn cloud_environment(&self) -> Vec<(&'static str, String)> {
-        vec![
+        let mut environment = vec![
             ("AWS_ENDPOINT_URL_ECS", self.endpoint.clone()),
+            ("AWS_ENDPOINT_URL_STS", self.endpoint.clone()),
+            ("AWS_ENDPOINT_URL_EC2", self.endpoint.clone()),
             ("AWS_ACCESS_KEY_ID", "AKIATESTTESTTESTTEST".to_owned()),
             ("AWS_SECRET_ACCESS_KEY", "secret-of-the-runner-manager".to_owned()),
             ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
-        ]
+        ];
+        environment.extend(self.environment.iter().cloned());
+        environment
     }
 
     /// A new attempt at `job`, as the runner that uses the profile `profile` would make it.
@@ -156,12 +272,12 @@ fn settings(state: &Path) -> String {
 }
 
 /// Stock sshd lets only the user in who started it, unless that is root.
-fn user() -> String {
+pub(crate) fn user() -> String {
     let id = Command::new("id").arg("-un").output().unwrap();
     String::from_utf8(id.stdout).unwrap().trim().to_owned()
 }
 
-fn world(faults: &Value) -> Value {
+fn world() -> Value {
     let definition = |family: &str, arch: &str, image: &str, port: u16| {
         json!({
             "family": family,
@@ -182,7 +298,7 @@ fn world(faults: &Value) -> Value {
         "account": "123456789012",
         "region": "eu-west-1",
         "clusters": [{ "name": "test-cluster", "capacity_providers": ["FARGATE", "FARGATE_SPOT"] }],
-        "subnets": ["subnet-12345"],
+        "subnets": ["subnet-12345", "subnet-67890"],
         "security_groups": ["sg-12345"],
         "roles": ["arn:aws:iam::123456789012:role/deploy"],
         "task_definitions": [
@@ -194,7 +310,6 @@ fn world(faults: &Value) -> Value {
             "example/agent": { "server": "agent" },
             "example/openssh": { "server": "openssh" },
         },
-        "faults": faults,
     })
 }
 

@@ -45,6 +45,12 @@ impl StageOutput {
         self
     }
 
+    /// Asserts that standard error is empty.
+    pub(crate) fn says_nothing(self) -> Self {
+        assert!(self.stderr.is_empty(), "{self}");
+        self
+    }
+
     /// Asserts that neither stream has `text`.
     pub(crate) fn hides(self, text: &str) -> Self {
         assert!(!self.stderr_text().contains(text), "{self}");

@@ -26,7 +26,7 @@ const IMPORTS: [&str; 5] = ["facts", "claims", "catalog", "log", "types"];
 
 /// The bytes of the file at `path`, which `component` names.
 pub(super) fn read(path: &Path, component: &Component) -> Result<Vec<u8>, StoreError> {
-    let error = |source| StoreError::Component { component: component.clone(), source };
+    let error = |source| StoreError::Component { component: component.to_string(), source };
     let file = File::open(path).map_err(error)?;
     let mut bytes = Vec::new();
     file.take(MAX_COMPONENT + 1).read_to_end(&mut bytes).map_err(error)?;
@@ -46,7 +46,7 @@ pub(super) fn verify(policy: &settings::Policy, bytes: &[u8]) -> Result<(), Stor
         return Ok(());
     }
     Err(StoreError::Digest {
-        component: policy.component.clone(),
+        component: policy.component.to_string(),
         expected: policy.sha256.clone(),
         actual,
     })

@@ -192,6 +192,17 @@ mod tests {
     }
 
     #[test]
+    fn what_belongs_to_another_user_is_refused() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("store");
+        Directory::open(&path).unwrap();
+        let mut stat = rustix::fs::stat(&path).unwrap();
+        assert_eq!(unsafe_reason(&stat), None);
+        stat.st_uid += 1;
+        assert_eq!(unsafe_reason(&stat), Some(format!("belongs to user {}", stat.st_uid)));
+    }
+
+    #[test]
     fn links_are_not_followed() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("store");

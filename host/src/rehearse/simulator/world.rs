@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::placement::Arch;
-use crate::settings::{ClusterBackend, EcsCluster, Settings, SshServer, TaskDefinition};
+use crate::settings::{
+    ClusterBackend, EcsCluster, LaunchKind, NetworkMode, Settings, SshServer, TaskDefinition,
+};
 
 /// AWS's own example account, where no ARN names one.
 const ACCOUNT: &str = "123456789012";
@@ -20,7 +22,7 @@ pub(super) fn world(settings: &Settings) -> Value {
         .clusters
         .values()
         .filter_map(|cluster| match &cluster.backend {
-            ClusterBackend::Ecs(ecs) => Some(ecs),
+            ClusterBackend::Ecs(ecs) => Some(&**ecs),
             ClusterBackend::Local(_) => None,
         })
         .collect();
@@ -39,14 +41,25 @@ pub(super) fn world(settings: &Settings) -> Value {
     let names = |list: fn(&EcsCluster) -> &Vec<String>| -> BTreeSet<&String> {
         clusters.iter().flat_map(|cluster| list(cluster)).collect()
     };
+    let roles: BTreeSet<&String> = settings
+        .roles
+        .values()
+        .map(|role| &role.arn)
+        .chain(clusters.iter().filter_map(|cluster| cluster.execution_role.as_ref()))
+        .collect();
+    let network = network(&clusters);
     json!({
         "account": account,
         "region": clusters.first().map_or(REGION, |cluster| cluster.region.as_str()),
         "clusters": clusters.iter().map(|cluster| cluster_entry(cluster)).collect::<Vec<_>>(),
         "subnets": names(|cluster| &cluster.subnets),
         "security_groups": names(|cluster| &cluster.security_groups),
-        "roles": settings.roles.values().map(|role| &role.arn).collect::<BTreeSet<_>>(),
-        "task_definitions": settings.task_definitions.values().flat_map(registrations).collect::<Vec<_>>(),
+        "roles": roles,
+        "task_definitions": settings
+            .task_definitions
+            .values()
+            .flat_map(|definition| registrations(definition, network))
+            .collect::<Vec<_>>(),
         "images": {
             (image(SshServer::Agent)): { "server": "agent" },
             (image(SshServer::Openssh)): { "server": "openssh" },
@@ -54,15 +67,40 @@ pub(super) fn world(settings: &Settings) -> Value {
     })
 }
 
+/// The network mode of all task definitions, and what they are compatible with. Which definition is for which
+/// cluster the settings do not say: where modes differ, it is awsvpc, and jobs of the other clusters fail.
+fn network(clusters: &[&EcsCluster]) -> (&'static str, &'static [&'static str]) {
+    let has_only =
+        |mode| !clusters.is_empty() && clusters.iter().all(|one| one.network_mode == mode);
+    if has_only(NetworkMode::Bridge) {
+        ("bridge", &["EC2", "EXTERNAL"])
+    } else if has_only(NetworkMode::Host) {
+        ("host", &["EC2", "EXTERNAL", "MANAGED_INSTANCES"])
+    } else {
+        ("awsvpc", &["FARGATE", "EC2", "MANAGED_INSTANCES"])
+    }
+}
+
 fn cluster_entry(cluster: &EcsCluster) -> Value {
-    let mut providers = BTreeSet::from(["FARGATE", "FARGATE_SPOT", cluster.spot_provider.as_str()]);
+    let mut providers = BTreeSet::from(["FARGATE", "FARGATE_SPOT"]);
+    providers.extend(cluster.spot_provider.as_deref());
     providers.extend(cluster.on_demand_provider.as_deref());
-    json!({ "name": last_part(&cluster.cluster), "capacity_providers": providers })
+    let launch_types: &[&str] = match cluster.launch {
+        LaunchKind::Ec2 => &["EC2"],
+        LaunchKind::External => &["EXTERNAL"],
+        LaunchKind::Fargate | LaunchKind::ManagedInstances => &[],
+    };
+    json!({
+        "name": last_part(&cluster.cluster),
+        "capacity_providers": providers,
+        "launch_types": launch_types,
+    })
 }
 
 /// A RegisterTaskDefinition for each architecture, repeated until the revision that the settings name is
 /// there.
-fn registrations(definition: &TaskDefinition) -> Vec<Value> {
+fn registrations(definition: &TaskDefinition, network: (&str, &[&str])) -> Vec<Value> {
+    let (network_mode, compatibilities) = network;
     let mut all = Vec::new();
     for (arch, name) in &definition.by_arch {
         let name = last_part(name);
@@ -72,8 +110,8 @@ fn registrations(definition: &TaskDefinition) -> Vec<Value> {
         };
         let registration = json!({
             "family": family,
-            "networkMode": "awsvpc",
-            "requiresCompatibilities": ["FARGATE"],
+            "networkMode": network_mode,
+            "requiresCompatibilities": compatibilities,
             "cpu": definition.size.cpu_units.to_string(),
             "memory": definition.size.memory_mib.to_string(),
             "runtimePlatform": {
@@ -132,6 +170,23 @@ mod tests {
     }
 
     #[test]
+    fn task_definitions_are_made_for_the_clusters_network() {
+        let mut settings = crate::rehearse::tests::settings_with_a_cluster();
+        assert_eq!(world(&settings)["task_definitions"][0]["networkMode"], "awsvpc");
+        for cluster in settings.clusters.values_mut() {
+            if let ClusterBackend::Ecs(ecs) = &mut cluster.backend {
+                ecs.launch = LaunchKind::External;
+                ecs.network_mode = NetworkMode::Bridge;
+                ecs.execution_role = Some("arn:aws:iam::364050767034:role/exec".to_owned());
+            }
+        }
+        let world = world(&settings);
+        assert_eq!(world["clusters"][0]["launch_types"], json!(["EXTERNAL"]));
+        assert_eq!(world["task_definitions"][0]["networkMode"], "bridge");
+        assert_eq!(world["roles"][1], "arn:aws:iam::364050767034:role/exec");
+    }
+
+    #[test]
     fn the_world_has_what_the_settings_name() {
         let settings = crate::rehearse::tests::settings_with_a_cluster();
         let world = world(&settings);
@@ -139,7 +194,11 @@ mod tests {
         assert_eq!(world["region"], "eu-west-1");
         assert_eq!(
             world["clusters"],
-            json!([{ "name": "acme-dev", "capacity_providers": ["FARGATE", "FARGATE_SPOT", "mine"] }])
+            json!([{
+                "name": "acme-dev",
+                "capacity_providers": ["FARGATE", "FARGATE_SPOT", "mine"],
+                "launch_types": [],
+            }])
         );
         assert_eq!(world["subnets"], json!(["subnet-1", "subnet-2"]));
         assert_eq!(world["security_groups"], json!(["sg-1"]));

@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::Lost;
-use crate::backend::{Phase, TaskBackend, TaskId, TaskStatus};
+use super::watch::{News, Watch};
+use crate::backend::{Cause, Phase, Step, TaskStatus};
 use crate::failure::Failure;
 use crate::output;
 use crate::settings::SshTimes;
@@ -15,39 +16,47 @@ use crate::ssh::{self, Session, Target};
 /// The runner notices a cancelled job by the replies to new output, so silence delays it.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
-/// Between two looks at the task, at first; an ECS task needs seconds for each step.
-const FIRST_POLL: Duration = Duration::from_millis(100);
-
-/// At most. DescribeTasks allows 20 calls a second to a whole account and Region.
-const SLOWEST_POLL: Duration = Duration::from_secs(3);
-
 /// DescribeTasks may not know a new task for a while (ECS API reference, RunTask: eventual consistency).
 const MISSING_GRACE: Duration = Duration::from_secs(60);
 
+/// Looks that may fail one after the other: throttling and outages pass.
+const FAILED_LOOKS: u32 = 8;
+
 /// The wait between the launch and the first session.
 pub(super) struct Waiting<'w> {
-    pub(super) backend: &'w dyn TaskBackend,
-    pub(super) task: &'w TaskId,
+    pub(super) watch: &'w mut Watch,
     pub(super) start_timeout: Duration,
     pub(super) times: SshTimes,
 }
 
+/// What is known of the task so far.
+#[derive(Default)]
+struct Progress {
+    phase: Option<Phase>,
+    address: Option<SocketAddr>,
+    missing_since: Option<Instant>,
+    failed_looks: u32,
+    /// The last status.
+    seen: Option<TaskStatus>,
+}
+
 impl Waiting<'_> {
-    /// Looks at the task until it has an address, then connects to it, and goes on looking meanwhile: a
+    /// Hears of the task until it has an address, then connects to it, and goes on hearing meanwhile: a
     /// task that has stopped will not answer any more.
     pub(super) async fn until_ready(
-        &self,
-        target: impl Fn(IpAddr) -> Result<Target, Failure>,
-    ) -> Result<(Session, SocketAddr), Lost> {
+        &mut self,
+        target: impl Fn(IpAddr, &TaskStatus) -> Result<Target, Failure>,
+    ) -> Result<(Session, SocketAddr, Option<TaskStatus>), Lost> {
         let began = Instant::now();
         let mut heartbeat = began + HEARTBEAT;
-        let mut poll = FIRST_POLL;
-        let mut next_look = began;
-        let mut last_phase = None;
-        let mut failed_looks = 0_u32;
+        let mut progress = Progress::default();
         let mut connecting = std::pin::pin!(None);
-        let mut address = None;
         loop {
+            let patience = match (progress.address, progress.missing_since) {
+                (Some(_), _) => began + Duration::from_secs(86_400),
+                (None, Some(since)) => since + MISSING_GRACE.min(self.start_timeout),
+                (None, None) => began + self.start_timeout,
+            };
             tokio::select! {
                 session = async {
                     match connecting.as_mut().as_pin_mut() {
@@ -57,89 +66,94 @@ impl Waiting<'_> {
                 } => {
                     let session = session.map_err(|error| {
                         let detail = error.to_string();
-                        Lost::other(error.into(), detail)
+                        Lost::of(Cause::Other, detail, error.into(), progress.seen.clone())
                     })?;
-                    let address = address.ok_or_else(|| {
-                        Lost::other(Failure::system("a session without an address"), "")
+                    let address = progress.address.ok_or_else(|| {
+                        let failure = Failure::system("a session without an address");
+                        Lost::of(Cause::Other, "", failure, None)
                     })?;
-                    return Ok((session, address));
+                    return Ok((session, address, progress.seen));
                 }
                 () = sleep_until(heartbeat) => {
                     let waited = began.elapsed().as_secs();
-                    let phase = last_phase.map_or_else(|| "unknown".into(), |phase: Phase| phase.to_string());
+                    let phase = progress.phase.map_or_else(|| "unknown".into(), |phase| phase.to_string());
                     output::note(&format!("Still waiting for the task ({phase}, {waited} s)..."));
                     heartbeat = Instant::now() + HEARTBEAT;
                 }
-                () = sleep_until(next_look) => {
-                    match self.backend.describe(self.task).await {
-                        Ok(Some(status)) => {
-                            failed_looks = 0;
-                            if let Some(stopped) = &status.stopped {
-                                return Err(Lost::stopped(stopped));
-                            }
-                            if last_phase != Some(status.phase) {
-                                last_phase = Some(status.phase);
-                                poll = FIRST_POLL;
-                                heartbeat = Instant::now() + HEARTBEAT;
-                                announce(&status, began);
-                            }
-                            if let (None, Some(ip)) = (address, status.address) {
-                                let target = target(ip)
-                                    .map_err(|failure| Lost::other(failure, "no target"))?;
-                                address = Some(target.address);
-                                let times = self.times;
-                                connecting.set(Some(async move {
-                                    let mut told = String::new();
-                                    ssh::connect_until_ready(&target, &times, |error| {
-                                        let text = error.to_string();
-                                        if text != told {
-                                            output::note(&format!("Not yet reachable: {text}"));
-                                            told = text;
-                                        }
-                                    })
-                                    .await
-                                }));
-                            }
+                () = sleep_until(patience) => return Err(too_late(&progress, self.start_timeout)),
+                news = self.watch.next() => {
+                    let status = match news {
+                        News::Status(status) => status,
+                        News::Missing => {
+                            progress.missing_since.get_or_insert_with(Instant::now);
+                            continue;
                         }
-                        Ok(None) if began.elapsed() < MISSING_GRACE => {}
-                        Ok(None) => {
-                            let detail = "the backend does not know the task";
-                            return Err(Lost::other(Failure::system(detail), detail));
+                        News::Failed { cause, detail, .. } => {
+                            failed_look(&mut progress, cause, detail)?;
+                            continue;
                         }
-                        // Throttling and outages pass; the SDK has retried several times by now.
-                        Err(error) if failed_looks < 5 => {
-                            failed_looks += 1;
-                            output::note(&format!("Cannot look at the task: {error}"));
-                        }
-                        Err(error) => {
-                            let detail = error.to_string();
-                            return Err(Lost::other(error.into(), detail));
-                        }
+                    };
+                    progress.failed_looks = 0;
+                    progress.missing_since = None;
+                    progress.seen = Some(status.clone());
+                    if status.stopped.is_some() {
+                        return Err(Lost::stopped(status));
                     }
-                    if address.is_none() && began.elapsed() > self.start_timeout {
-                        let seconds = self.start_timeout.as_secs();
-                        let detail = format!("the task has no address after {seconds} s");
-                        let failure = Failure::system(detail.clone())
-                            .hint("raise `start_timeout` of the cluster, or look at the task's events in the ECS console");
-                        return Err(Lost::other(failure, detail));
+                    if progress.phase != Some(status.phase) {
+                        progress.phase = Some(status.phase);
+                        heartbeat = Instant::now() + HEARTBEAT;
+                        announce(&status, began);
                     }
-                    next_look = Instant::now() + poll.mul_f64(0.75 + jitter() / 2.0);
-                    poll = poll.mul_f64(1.3).min(SLOWEST_POLL);
+                    if let (None, Some(ip)) = (progress.address, status.address) {
+                        let target = target(ip, &status)
+                            .map_err(|failure| Lost::of(Cause::Other, "no target", failure, None))?;
+                        progress.address = Some(target.address);
+                        let times = self.times;
+                        connecting.set(Some(async move {
+                            let mut told = String::new();
+                            ssh::connect_until_ready(&target, &times, |error| {
+                                let text = error.to_string();
+                                if text != told {
+                                    output::note(&format!("Not yet reachable: {text}"));
+                                    told = text;
+                                }
+                            })
+                            .await
+                        }));
+                    }
                 }
             }
         }
     }
 }
 
+fn too_late(progress: &Progress, start_timeout: Duration) -> Lost {
+    let (cause, detail) = match progress.missing_since {
+        Some(_) => (Cause::Missing, "the backend does not know the task".to_owned()),
+        None => {
+            let seconds = start_timeout.as_secs();
+            (Cause::TooSlow, format!("the task has no address after {seconds} s"))
+        }
+    };
+    Lost::of(cause, detail.clone(), Failure::system(detail), progress.seen.clone())
+}
+
+/// Fails when looking again is not worth it.
+fn failed_look(progress: &mut Progress, cause: Cause, detail: String) -> Result<(), Lost> {
+    progress.failed_looks += 1;
+    let is_final = matches!(cause.step(), Step::Final(_)) && cause != Cause::Other;
+    if is_final || progress.failed_looks >= FAILED_LOOKS {
+        let failure = Failure::system(format!("cannot look at the task: {detail}"));
+        // The task itself may be well, but without looks nobody can tell.
+        let cause = if is_final { cause } else { Cause::Other };
+        return Err(Lost::of(cause, detail, failure, progress.seen.clone()));
+    }
+    output::note(&format!("Cannot look at the task: {detail}"));
+    Ok(())
+}
+
 fn announce(status: &TaskStatus, began: Instant) {
     let address = status.address.map(|address| format!(" at {address}")).unwrap_or_default();
     let seconds = began.elapsed().as_secs_f64();
     output::note(&format!("The task is {}{address} ({seconds:.1} s).", status.phase));
-}
-
-/// 0 to 1, so that many waiting jobs do not ask at the same moments.
-fn jitter() -> f64 {
-    let mut byte = [0_u8; 1];
-    let _ = getrandom::fill(&mut byte);
-    f64::from(byte[0]) / 255.0
 }

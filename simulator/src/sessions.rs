@@ -1,0 +1,132 @@
+//! Sessions of roles: who may take which, and whose calls are answered. No IO.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::protocol::ApiError;
+use crate::world::AssumableRole;
+
+/// The sessions that were given.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    roles: Vec<AssumableRole>,
+    keys: BTreeSet<String>,
+}
+
+/// What AssumeRole was asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Request {
+    pub(crate) role: String,
+    pub(crate) session_name: String,
+    pub(crate) external_id: Option<String>,
+    pub(crate) seconds: Option<i64>,
+    pub(crate) tags: BTreeMap<String, String>,
+}
+
+/// The access key id of an `Authorization` header.
+pub(crate) fn access_key(authorization: &str) -> Option<&str> {
+    authorization.split_once("Credential=")?.1.split('/').next()
+}
+
+impl Sessions {
+    pub(crate) fn new(roles: Vec<AssumableRole>) -> Self {
+        Self { roles, keys: BTreeSet::new() }
+    }
+
+    /// Refuses a call by anybody but a session, where roles are named.
+    pub(crate) fn admit(&self, key: Option<&str>) -> Result<(), ApiError> {
+        if self.roles.is_empty() || key.is_some_and(|key| self.keys.contains(key)) {
+            return Ok(());
+        }
+        let (code, message) = if key.is_some_and(|key| key.starts_with("ASIA")) {
+            (
+                "UnrecognizedClientException",
+                "The security token included in the request is invalid.",
+            )
+        } else {
+            ("AccessDeniedException", "The caller of another account is not authorized.")
+        };
+        Err(ApiError::new(code, message))
+    }
+
+    /// A new session: its access key id, and its length in seconds.
+    pub(crate) fn assume(&mut self, request: &Request) -> Result<(String, i64), ApiError> {
+        let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"_+=,.@-".contains(&byte);
+        let name = &request.session_name;
+        if !(2..=64).contains(&name.len()) || !name.bytes().all(legal) {
+            return Err(ApiError::new(
+                "ValidationError",
+                format!(
+                    "Value '{name}' at 'roleSessionName' failed to satisfy constraint: Member must satisfy regular expression pattern: [\\w+=,.@-]*"
+                ),
+            ));
+        }
+        let role = self.roles.iter().find(|role| role.arn == request.role);
+        let is_trusted = match role {
+            None => self.roles.is_empty(),
+            Some(role) => role.external_id.is_none() || role.external_id == request.external_id,
+        };
+        if !is_trusted {
+            let denied = ApiError::new(
+                "AccessDenied",
+                format!(
+                    "User: arn:aws:iam::999999999999:user/manager is not authorized to perform: sts:AssumeRole on resource: {}",
+                    request.role
+                ),
+            );
+            return Err(ApiError { status: 403, ..denied });
+        }
+        let asked = request.seconds.unwrap_or(3600);
+        if !(900..=43_200).contains(&asked) {
+            return Err(ApiError::new("ValidationError", "DurationSeconds is out of range."));
+        }
+        let key = format!("ASIA{:016X}", rand::random::<u64>());
+        self.keys.insert(key.clone());
+        Ok((key, role.and_then(|role| role.seconds).unwrap_or(asked)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(external_id: Option<&str>) -> Request {
+        Request {
+            role: "arn:aws:iam::123456789012:role/ci".to_owned(),
+            session_name: "ci".to_owned(),
+            external_id: external_id.map(str::to_owned),
+            ..Request::default()
+        }
+    }
+
+    #[test]
+    fn only_sessions_of_the_role_are_answered() {
+        let role = AssumableRole {
+            arn: "arn:aws:iam::123456789012:role/ci".to_owned(),
+            external_id: Some("acme".to_owned()),
+            seconds: None,
+        };
+        let mut sessions = Sessions::new(vec![role]);
+        assert_eq!(sessions.admit(Some("AKIA1")).unwrap_err().code, "AccessDeniedException");
+        assert_eq!(sessions.admit(Some("ASIA1")).unwrap_err().code, "UnrecognizedClientException");
+        assert_eq!(sessions.assume(&request(None)).unwrap_err().code, "AccessDenied");
+        let (key, seconds) = sessions.assume(&request(Some("acme"))).unwrap();
+        assert_eq!(seconds, 3600);
+        assert!(sessions.admit(Some(&key)).is_ok());
+        let nameless = Request { session_name: "a b".to_owned(), ..request(Some("acme")) };
+        assert_eq!(sessions.assume(&nameless).unwrap_err().code, "ValidationError");
+    }
+
+    #[test]
+    fn without_roles_everybody_is_answered() {
+        let mut sessions = Sessions::new(Vec::new());
+        assert!(sessions.admit(None).is_ok());
+        assert!(sessions.assume(&request(None)).is_ok());
+    }
+
+    #[test]
+    fn the_key_is_in_the_authorization() {
+        let header = "AWS4-HMAC-SHA256 Credential=AKIA1/20260101/eu-west-1/ecs/aws4_request, SignedHeaders=host, Signature=0";
+        assert_eq!(access_key(header), Some("AKIA1"));
+        assert_eq!(access_key("Bearer x"), None);
+    }
+}

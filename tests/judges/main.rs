@@ -1,0 +1,13 @@
+//! Holds what the driver sends to ECS against two judges that nobody of this project wrote: AWS's own service model
+//! as botocore ships it (`requests`, over what the simulator recorded), and moto's server (`moto`).
+//!
+//! Both are Python's; `scripts/judges` installs them.
+
+#![expect(clippy::unwrap_used, reason = "clippy's exception for tests does not reach helpers")]
+
+mod launches;
+mod moto;
+mod processes;
+mod reentry;
+mod requests;
+mod verdict;
