@@ -1,5 +1,6 @@
 //! The command line: what there is to say, and who does it.
 
+mod explain;
 mod policy;
 mod rehearse;
 mod sweep;
@@ -55,6 +56,8 @@ enum Command {
     Rehearse(rehearse::Arguments),
     /// Installs policies, and what else their authors need
     Policy(policy::Arguments),
+    /// Shows where the jobs of a pipeline would go, and why, policy by policy
+    Explain(explain::Arguments),
     /// Stops tasks of this manager that are overdue or whose job has ended
     Sweep(sweep::SweepArguments),
     /// Lists the tasks of this manager that run
@@ -101,6 +104,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Stage(command) | Command::Custom(command) => (Stage::from(command), cli.global),
         Command::Rehearse(arguments) => return rehearse::run(&cli.global, arguments),
         Command::Policy(arguments) => return policy::run(&cli.global, arguments),
+        Command::Explain(arguments) => return explain::run(&cli.global, &arguments),
         Command::Sweep(arguments) => {
             return end(guard(|| sweep::sweep(&cli.global, &arguments)), &environment);
         }

@@ -115,6 +115,26 @@ pub fn all() -> Vec<(OsString, OsString)> {
     std::env::vars_os().collect()
 }
 
+/// Where the tools of policy authors keep what they can make again: below `XDG_CACHE_HOME` or `~/.cache`.
+/// `None` when neither is told.
+pub fn cache_directory(variables: &impl Variables) -> Option<PathBuf> {
+    let path = |key| variables.get(key).map(PathBuf::from).filter(|path| path.is_absolute());
+    path("XDG_CACHE_HOME")
+        .or_else(|| path("HOME").map(|home| home.join(".cache")))
+        .map(|cache| cache.join("pointsman"))
+}
+
+/// Where Cargo keeps the sources of crates: their paths must not get into what is built.
+pub fn cargo_home() -> Option<OsString> {
+    let home = || Process.get("HOME").map(|home| PathBuf::from(home).join(".cargo").into());
+    Process.get("CARGO_HOME").or_else(home)
+}
+
+/// Where Cargo builds, when it is told; `None` is the project's own `target`.
+pub fn cargo_target_directory() -> Option<PathBuf> {
+    Process.get("CARGO_TARGET_DIR").filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
 /// The filter of the trace log on stderr, `POINTSMAN_LOG`; `warn` when unset, without what policies log: stderr is
 /// the job log, and policies have `notice` for that.
 pub fn log_filter(variables: &impl Variables) -> String {
@@ -150,6 +170,16 @@ mod tests {
         check("21", "22", (21, 22));
         check("", "many", (1, 2));
         check("0", "256", (1, 2));
+    }
+
+    #[test]
+    fn the_cache_is_where_others_keep_theirs() {
+        let check = |variables: HashMap<&str, &str>, expected: Option<&str>| {
+            assert_eq!(cache_directory(&variables), expected.map(PathBuf::from));
+        };
+        check(HashMap::from([("HOME", "/h")]), Some("/h/.cache/pointsman"));
+        check(HashMap::from([("HOME", "/h"), ("XDG_CACHE_HOME", "/c")]), Some("/c/pointsman"));
+        check(HashMap::from([("XDG_CACHE_HOME", "relative")]), None);
     }
 
     #[test]

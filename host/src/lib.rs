@@ -3,6 +3,7 @@
 //!
 //! The modules in reading order; ARCHITECTURE.md says who may know whom.
 
+pub mod authoring;
 pub mod backend;
 pub mod cli;
 pub mod environment;

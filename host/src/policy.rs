@@ -29,9 +29,9 @@ use crate::placement::Placement;
 use crate::placement::bounds::Bounds;
 use crate::placement::catalog::Catalog;
 use crate::settings;
-pub use chain::{decide, decide_traced, try_out};
+pub use chain::{decide, decide_given, decide_traced, try_out};
 pub use recorded::RecordedQuestion;
-pub use store::{Store, StoreError};
+pub use store::{Examined, Store, StoreError};
 
 /// What the policies are asked.
 #[derive(Debug, Clone, Copy)]

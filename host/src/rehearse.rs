@@ -29,6 +29,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use crate::placement::size::Size;
+use crate::placement::{Arch, Capacity};
 use crate::settings::{ClusterBackend, LaunchKind, Settings};
 use log::Log;
 use perform::Play;
@@ -272,15 +274,35 @@ fn introduce(
 
 fn estimate(settings: &Settings, one: &Try) -> Option<f64> {
     let placement = one.placement.as_ref()?;
-    let ClusterBackend::Ecs(cluster) = &settings.clusters.get(&placement.cluster)?.backend else {
+    let running = std::time::Duration::try_from_secs_f64(one.running_seconds).ok()?;
+    let kind = (placement.arch, placement.capacity, placement.size);
+    cost_of(settings, &placement.cluster, kind, running)
+}
+
+/// What a task on `cluster` would cost in USD, by [`COST_BASIS`]; `None` where no price is known.
+pub fn cost_of(
+    settings: &Settings,
+    cluster: &str,
+    (arch, capacity, size): (Arch, Capacity, Size),
+    running: std::time::Duration,
+) -> Option<f64> {
+    let ClusterBackend::Ecs(cluster) = &settings.clusters.get(cluster)?.backend else {
         return None;
     };
     // Instances are paid for as instances, whoever runs on them.
     if cluster.launch != LaunchKind::Fargate {
         return None;
     }
-    let running = std::time::Duration::try_from_secs_f64(one.running_seconds).ok()?;
-    cost::estimate(&cluster.region, placement.arch, placement.capacity, placement.size, running)
+    cost::estimate(&cluster.region, arch, capacity, size, running)
+}
+
+/// The profile whose runner would take the job: all the job's tags, and the fewest others.
+///
+/// # Errors
+///
+/// Says what the job is stuck with.
+pub fn profile_for<'a>(settings: &'a Settings, job: &pipeline::Job) -> Result<&'a str, String> {
+    server::profile(settings, job)
 }
 
 /// New for each rehearsal, since the driver's records outlive it: milliseconds of the clock.

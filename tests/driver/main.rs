@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on shall panic")]
 
 mod accounts;
+mod authoring;
 mod cleanup;
 mod config;
 mod credentials;
@@ -11,6 +12,7 @@ mod fallback;
 mod gitlab;
 #[path = "../../host/src/policy/tests/guests.rs"]
 mod guests;
+mod guide;
 mod hostile;
 mod impostor;
 mod kill_walk;

@@ -49,6 +49,21 @@ pub fn decide_traced(
     store: &Store,
     trace: &mut Trace,
 ) -> Result<Vec<Placement>, PolicyError> {
+    decide_given(question, chain, store, None, trace)
+}
+
+/// The same for mutators and guards alone, asked about `given` instead of what a placer answered.
+///
+/// # Errors
+///
+/// As [`decide`].
+pub fn decide_given(
+    question: &Question<'_>,
+    chain: &[(&str, &settings::Policy)],
+    store: &Store,
+    given: Option<Vec<Placement>>,
+    trace: &mut Trace,
+) -> Result<Vec<Placement>, PolicyError> {
     let mut members = Vec::with_capacity(chain.len());
     for &(name, policy) in chain {
         match store.load(name, policy) {
@@ -66,9 +81,12 @@ pub fn decide_traced(
     let claims = members.iter().any(|member| member.loaded.imports_claims);
     let inputs = Arc::new(Inputs::new(question, claims));
     let mut chain = Chain { question, members, store, inputs, trace, reasons: Vec::new() };
-    let (placer, placements) = match chain.recover()? {
-        Some(answer) => answer,
-        None => chain.place()?,
+    let (placer, placements) = match given {
+        Some(given) => ("", given),
+        None => match chain.recover()? {
+            Some(answer) => answer,
+            None => chain.place()?,
+        },
     };
     let placements = chain.mutate(placements)?;
     let placements = chain.guard(placements)?;

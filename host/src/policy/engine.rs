@@ -31,7 +31,8 @@ pub(super) fn engine() -> Result<Engine> {
         .cranelift_nan_canonicalization(true)
         .wasm_relaxed_simd(false)
         .wasm_memory64(false)
-        .wasm_multi_memory(false)
+        // Multiple memories stay on: the runtime's own adapters between the parts of a component, such as an
+        // engine of JavaScript and its stubs, are modules with two.
         .wasm_custom_page_sizes(false)
         .wasm_wide_arithmetic(false)
         .wasm_component_model_memory64(false)

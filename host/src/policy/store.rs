@@ -10,6 +10,7 @@
 
 mod component;
 mod directory;
+mod examine;
 mod install;
 
 use std::collections::{BTreeSet, HashMap};
@@ -22,6 +23,7 @@ use sha2::{Digest, Sha256};
 use wasmtime::component::Component as Compiled;
 
 use self::directory::Directory;
+pub use self::examine::Examined;
 use super::call::{Caller, Linked, Runtime, Shape};
 use super::{BrokenKind, Kind, PolicyError, convert, engine, inputs};
 use crate::placement::text::one_line;

@@ -6,8 +6,8 @@
 mod readme;
 pub mod rules;
 pub mod settings;
-mod values;
 
+use pointsman_policy_sdk::schema::Schema;
 use pointsman_policy_sdk::{Context, Decision, Placer, Policy, SettingProblem, Value};
 
 /// The policy.
@@ -21,6 +21,10 @@ impl Policy for ByTag {
 
     fn settings(json: &Value) -> Result<Self::Settings, Vec<SettingProblem>> {
         settings::read(json)
+    }
+
+    fn schema() -> Option<Schema> {
+        Some(settings::schema())
     }
 }
 

@@ -8,7 +8,7 @@ use crate::settings::{Pieces, Rule, Settings, UnknownTags};
 
 /// The decision for the job of `context`.
 pub fn decide<C: Context>(context: &C, settings: &Settings) -> Decision {
-    let tags: BTreeSet<String> = context.tags().values.into_iter().collect();
+    let tags: BTreeSet<String> = context.tags().into_inner().values.into_iter().collect();
     match candidates(context, settings, &tags) {
         Ok(candidates) => Decision::Place(candidates),
         Err(rejection) => Decision::Reject(rejection),

@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pointsman_policy_sdk::{Arch, Capacity, SettingProblem, Value};
+use pointsman_policy_sdk::schema::{self, Schema};
+use pointsman_policy_sdk::{Arch, Capacity, SettingProblem, Value, values};
 use serde_json::Map;
-
-use crate::values;
 
 /// `[policies.by-tag.settings]`
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -311,6 +310,30 @@ impl Problems {
     }
 }
 
+/// The settings as JSON Schema, for editors; [`read`] is what checks them.
+pub(crate) fn schema() -> Schema {
+    fn pieces(table: Schema) -> Schema {
+        table
+            .optional("cluster", schema::text("a cluster of the catalog"))
+            .optional("task_definition", schema::text("a task definition of the catalog"))
+            .optional("arch", schema::choice("the architecture", &["x86_64", "arm64"]))
+            .optional("capacity", schema::choice("how it is bought", &["on-demand", "spot"]))
+            .optional("cpu", schema::text("vCPUs such as 2, 0.5 or 500m"))
+            .optional("memory", schema::text("such as 4GiB or 512MiB"))
+            .optional("ephemeral_storage", schema::text("21GiB to 200GiB"))
+            .optional("role", schema::text("a role of the catalog"))
+            .optional("labels", schema::map("for the record and for task tags", schema::text("")))
+            .optional("reason", schema::text("a text for the job log"))
+    }
+    let rule = pieces(schema::table())
+        .required("tags", schema::list("a job must have all of these", schema::text("a tag")))
+        .optional("alternatives", schema::list("ranked overlays", pieces(schema::table())));
+    schema::table().required("rules", schema::list("at least one", rule)).optional(
+        "unknown_tags",
+        schema::choice("what becomes of a job with a tag that no rule has", &["reject", "ignore"]),
+    )
+}
+
 fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
@@ -342,6 +365,17 @@ mod tests {
             .into_iter()
             .map(|problem| format!("{}: {}", problem.path, problem.message))
             .collect()
+    }
+
+    #[test]
+    fn the_schema_has_the_keys_that_are_read() {
+        let known = "rules: is missing: without rules no job can be placed";
+        assert_eq!(problems(json!({})), [known]);
+        assert_eq!(schema().keys(), ["rules", "unknown_tags"]);
+        assert_eq!(
+            problems(json!({"x": 1, "rules": [{"tags": ["a"], "cluster": "c"}]})),
+            [format!("x: is unknown, expected one of {}", schema().keys().join(", "))]
+        );
     }
 
     #[test]

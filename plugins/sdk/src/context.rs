@@ -2,52 +2,52 @@
 
 use crate::bindings::lifecycle::pointsman::policy::{catalog, claims, facts, log};
 use crate::{
-    Assurance, Cluster, EarlierFailure, GitRef, Level, Limits, Profile, Project, Role, Tags,
-    TaskDefinition,
+    Assurance, Claim, Cluster, EarlierFailure, Fact, GitRef, Level, Limits, Profile, Project, Role,
+    Tags, TaskDefinition,
 };
 
 /// The host's answers. Each reading is recorded, so ask only for what the decision needs.
 ///
-/// Methods in the first group answer facts, those whose names begin with `claimed_` what the pipeline's
-/// author wrote and never proof of anything, the rest what the operator offers.
+/// Methods in the first group answer a [`Fact`], those whose names begin with `claimed_` a [`Claim`], what the
+/// pipeline's author wrote and never proof of anything; the rest is what the operator offers.
 pub trait Context {
     /// The server's id of the job.
-    fn job_id(&self) -> u64;
+    fn job_id(&self) -> Fact<u64>;
     /// True, but the author chooses it.
-    fn job_name(&self) -> String;
+    fn job_name(&self) -> Fact<String>;
     /// True, but the author chooses it.
-    fn job_stage(&self) -> String;
+    fn job_stage(&self) -> Fact<String>;
     /// The job's tags, or the profile's: the assurance says which.
-    fn tags(&self) -> Tags;
+    fn tags(&self) -> Fact<Tags>;
     /// The server's id of the pipeline.
-    fn pipeline_id(&self) -> u64;
+    fn pipeline_id(&self) -> Fact<u64>;
     /// Who triggered the job.
-    fn user_id(&self) -> u64;
+    fn user_id(&self) -> Fact<u64>;
     /// Prefer its id to its path.
-    fn project(&self) -> Project;
+    fn project(&self) -> Fact<Project>;
     /// `protected: None` must be treated as not protected.
-    fn git_ref(&self) -> GitRef;
+    fn git_ref(&self) -> Fact<GitRef>;
     /// The operator's environment.
-    fn profile(&self) -> Profile;
+    fn profile(&self) -> Fact<Profile>;
     /// Seconds that the job may take.
-    fn timeout_seconds(&self) -> u32;
+    fn timeout_seconds(&self) -> Fact<u32>;
     /// Seconds that the job waited for a runner.
-    fn queued_seconds(&self) -> u32;
+    fn queued_seconds(&self) -> Fact<u32>;
     /// 1 for the first attempt.
-    fn attempt(&self) -> u32;
+    fn attempt(&self) -> Fact<u32>;
     /// How earlier attempts ended, oldest first.
-    fn earlier_failures(&self) -> Vec<EarlierFailure>;
+    fn earlier_failures(&self) -> Fact<Vec<EarlierFailure>>;
     /// Any other vouched value.
-    fn fact(&self, name: &str) -> Option<(String, Assurance)>;
+    fn fact(&self, name: &str) -> Fact<Option<(String, Assurance)>>;
 
     /// `image:` of the job.
-    fn claimed_image(&self) -> Option<String>;
+    fn claimed_image(&self) -> Claim<Option<String>>;
     /// `services:` of the job.
-    fn claimed_services(&self) -> Vec<String>;
+    fn claimed_services(&self) -> Claim<Vec<String>>;
     /// A variable that is neither masked nor a file, unexpanded.
-    fn claimed_variable(&self, name: &str) -> Option<String>;
+    fn claimed_variable(&self, name: &str) -> Claim<Option<String>>;
     /// Names of the variables that [`Context::claimed_variable`] answers.
-    fn claimed_variable_names(&self) -> Vec<String>;
+    fn claimed_variable_names(&self) -> Claim<Vec<String>>;
 
     /// The clusters that the profile may use.
     fn clusters(&self) -> Vec<Cluster>;
@@ -69,59 +69,59 @@ pub trait Context {
 pub struct Host;
 
 impl Context for Host {
-    fn job_id(&self) -> u64 {
-        facts::job_id()
+    fn job_id(&self) -> Fact<u64> {
+        Fact::new(facts::job_id())
     }
-    fn job_name(&self) -> String {
-        facts::job_name()
+    fn job_name(&self) -> Fact<String> {
+        Fact::new(facts::job_name())
     }
-    fn job_stage(&self) -> String {
-        facts::job_stage()
+    fn job_stage(&self) -> Fact<String> {
+        Fact::new(facts::job_stage())
     }
-    fn tags(&self) -> Tags {
-        facts::job_tags()
+    fn tags(&self) -> Fact<Tags> {
+        Fact::new(facts::job_tags())
     }
-    fn pipeline_id(&self) -> u64 {
-        facts::pipeline_id()
+    fn pipeline_id(&self) -> Fact<u64> {
+        Fact::new(facts::pipeline_id())
     }
-    fn user_id(&self) -> u64 {
-        facts::user_id()
+    fn user_id(&self) -> Fact<u64> {
+        Fact::new(facts::user_id())
     }
-    fn project(&self) -> Project {
-        facts::get_project()
+    fn project(&self) -> Fact<Project> {
+        Fact::new(facts::get_project())
     }
-    fn git_ref(&self) -> GitRef {
-        facts::get_ref()
+    fn git_ref(&self) -> Fact<GitRef> {
+        Fact::new(facts::get_ref())
     }
-    fn profile(&self) -> Profile {
-        facts::get_profile()
+    fn profile(&self) -> Fact<Profile> {
+        Fact::new(facts::get_profile())
     }
-    fn timeout_seconds(&self) -> u32 {
-        facts::timeout_seconds()
+    fn timeout_seconds(&self) -> Fact<u32> {
+        Fact::new(facts::timeout_seconds())
     }
-    fn queued_seconds(&self) -> u32 {
-        facts::queued_seconds()
+    fn queued_seconds(&self) -> Fact<u32> {
+        Fact::new(facts::queued_seconds())
     }
-    fn attempt(&self) -> u32 {
-        facts::attempt()
+    fn attempt(&self) -> Fact<u32> {
+        Fact::new(facts::attempt())
     }
-    fn earlier_failures(&self) -> Vec<EarlierFailure> {
-        facts::earlier_failures()
+    fn earlier_failures(&self) -> Fact<Vec<EarlierFailure>> {
+        Fact::new(facts::earlier_failures())
     }
-    fn fact(&self, name: &str) -> Option<(String, Assurance)> {
-        facts::fact(name)
+    fn fact(&self, name: &str) -> Fact<Option<(String, Assurance)>> {
+        Fact::new(facts::fact(name))
     }
-    fn claimed_image(&self) -> Option<String> {
-        claims::image()
+    fn claimed_image(&self) -> Claim<Option<String>> {
+        Claim::new(claims::image())
     }
-    fn claimed_services(&self) -> Vec<String> {
-        claims::services()
+    fn claimed_services(&self) -> Claim<Vec<String>> {
+        Claim::new(claims::services())
     }
-    fn claimed_variable(&self, name: &str) -> Option<String> {
-        claims::variable(name)
+    fn claimed_variable(&self, name: &str) -> Claim<Option<String>> {
+        Claim::new(claims::variable(name))
     }
-    fn claimed_variable_names(&self) -> Vec<String> {
-        claims::variable_names()
+    fn claimed_variable_names(&self) -> Claim<Vec<String>> {
+        Claim::new(claims::variable_names())
     }
     fn clusters(&self) -> Vec<Cluster> {
         catalog::clusters()

@@ -81,7 +81,7 @@ pub fn describe<P: Policy>(name: &str, version: &str) -> Metadata {
         name: name.to_owned(),
         version: version.to_owned(),
         description: P::DESCRIPTION.to_owned(),
-        settings_schema: None,
+        settings_schema: P::schema().map(|schema| schema.document(name)),
         extra: Vec::new(),
     }
 }

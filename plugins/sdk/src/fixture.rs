@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use crate::{
-    Assurance, Capacity, Cluster, Context, EarlierFailure, GitRef, Level, Limits, Profile, Project,
-    RefKind, Role, Tags, TaskDefinition,
+    Arch, Assurance, Capacity, Claim, Cluster, Context, EarlierFailure, Fact, GitRef, Level,
+    Limits, Placement, Profile, Project, RefKind, Role, Tags, TaskDefinition,
 };
 
 /// A job whose every answer a test can set. The default is a first attempt of a job on an unprotected
@@ -107,60 +107,89 @@ impl Fixture {
     }
 }
 
+/// A placement to change in tests of mutators and guards: cluster `ci`, task definition `node`, x86 on demand,
+/// 1 vCPU and 2 GiB, no role.
+pub fn placement() -> Placement {
+    Placement {
+        cluster: "ci".to_owned(),
+        task_definition: "node".to_owned(),
+        arch: Arch::X8664,
+        capacity: Capacity::OnDemand,
+        cpu_units: Some(1024),
+        memory_mib: Some(2048),
+        ephemeral_storage_gib: None,
+        role: None,
+        labels: Vec::new(),
+        extra: Vec::new(),
+        reason: "test".to_owned(),
+    }
+}
+
+/// The task definition `node` with these architectures.
+pub fn task_definition(archs: &[Arch]) -> TaskDefinition {
+    TaskDefinition {
+        name: "node".to_owned(),
+        archs: archs.to_vec(),
+        cpu_units: 1024,
+        memory_mib: 2048,
+        labels: Vec::new(),
+    }
+}
+
 impl Context for Fixture {
-    fn job_id(&self) -> u64 {
-        self.job_id
+    fn job_id(&self) -> Fact<u64> {
+        Fact::new(self.job_id)
     }
-    fn job_name(&self) -> String {
-        self.job_name.clone()
+    fn job_name(&self) -> Fact<String> {
+        Fact::new(self.job_name.clone())
     }
-    fn job_stage(&self) -> String {
-        self.job_stage.clone()
+    fn job_stage(&self) -> Fact<String> {
+        Fact::new(self.job_stage.clone())
     }
-    fn tags(&self) -> Tags {
-        self.tags.clone()
+    fn tags(&self) -> Fact<Tags> {
+        Fact::new(self.tags.clone())
     }
-    fn pipeline_id(&self) -> u64 {
-        self.pipeline_id
+    fn pipeline_id(&self) -> Fact<u64> {
+        Fact::new(self.pipeline_id)
     }
-    fn user_id(&self) -> u64 {
-        self.user_id
+    fn user_id(&self) -> Fact<u64> {
+        Fact::new(self.user_id)
     }
-    fn project(&self) -> Project {
-        self.project.clone()
+    fn project(&self) -> Fact<Project> {
+        Fact::new(self.project.clone())
     }
-    fn git_ref(&self) -> GitRef {
-        self.git_ref.clone()
+    fn git_ref(&self) -> Fact<GitRef> {
+        Fact::new(self.git_ref.clone())
     }
-    fn profile(&self) -> Profile {
-        Profile { name: self.profile.clone() }
+    fn profile(&self) -> Fact<Profile> {
+        Fact::new(Profile { name: self.profile.clone() })
     }
-    fn timeout_seconds(&self) -> u32 {
-        self.timeout_seconds
+    fn timeout_seconds(&self) -> Fact<u32> {
+        Fact::new(self.timeout_seconds)
     }
-    fn queued_seconds(&self) -> u32 {
-        self.queued_seconds
+    fn queued_seconds(&self) -> Fact<u32> {
+        Fact::new(self.queued_seconds)
     }
-    fn attempt(&self) -> u32 {
-        u32::try_from(self.earlier_failures.len()).unwrap_or(u32::MAX).saturating_add(1)
+    fn attempt(&self) -> Fact<u32> {
+        Fact::new(u32::try_from(self.earlier_failures.len()).unwrap_or(u32::MAX).saturating_add(1))
     }
-    fn earlier_failures(&self) -> Vec<EarlierFailure> {
-        self.earlier_failures.clone()
+    fn earlier_failures(&self) -> Fact<Vec<EarlierFailure>> {
+        Fact::new(self.earlier_failures.clone())
     }
-    fn fact(&self, name: &str) -> Option<(String, Assurance)> {
-        self.facts.get(name).cloned()
+    fn fact(&self, name: &str) -> Fact<Option<(String, Assurance)>> {
+        Fact::new(self.facts.get(name).cloned())
     }
-    fn claimed_image(&self) -> Option<String> {
-        self.image.clone()
+    fn claimed_image(&self) -> Claim<Option<String>> {
+        Claim::new(self.image.clone())
     }
-    fn claimed_services(&self) -> Vec<String> {
-        self.services.clone()
+    fn claimed_services(&self) -> Claim<Vec<String>> {
+        Claim::new(self.services.clone())
     }
-    fn claimed_variable(&self, name: &str) -> Option<String> {
-        self.variables.get(name).cloned()
+    fn claimed_variable(&self, name: &str) -> Claim<Option<String>> {
+        Claim::new(self.variables.get(name).cloned())
     }
-    fn claimed_variable_names(&self) -> Vec<String> {
-        self.variables.keys().cloned().collect()
+    fn claimed_variable_names(&self) -> Claim<Vec<String>> {
+        Claim::new(self.variables.keys().cloned().collect())
     }
     fn clusters(&self) -> Vec<Cluster> {
         self.clusters.clone()

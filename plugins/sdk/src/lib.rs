@@ -14,7 +14,10 @@ pub mod bindings;
 pub mod context;
 pub mod export;
 pub mod fixture;
+pub mod schema;
 pub mod settings;
+mod trust;
+pub mod values;
 
 pub use bindings::lifecycle::pointsman::policy::{
     catalog::{Arch, Capacity, Cluster, Limits, Role, TaskDefinition},
@@ -24,6 +27,21 @@ pub use bindings::lifecycle::pointsman::policy::{
 };
 pub use context::Context;
 pub use serde_json::Value;
+pub use trust::{Claim, Fact};
+
+/// Puts a label on `placement`, in the place of one of the same name.
+pub fn label(placement: &mut Placement, name: &str, value: &str) {
+    placement.labels.retain(|(other, _)| other != name);
+    placement.labels.push((name.to_owned(), value.to_owned()));
+}
+
+/// Adds what a mutator thought to the placement's reason.
+pub fn because(placement: &mut Placement, reason: &str) {
+    if !placement.reason.is_empty() {
+        placement.reason.push_str("; ");
+    }
+    placement.reason.push_str(reason);
+}
 
 /// What every policy has: a description, and settings that it checks by itself.
 pub trait Policy {
@@ -39,6 +57,11 @@ pub trait Policy {
     ///
     /// Returns every problem at once, each with the dotted path of the setting.
     fn settings(json: &Value) -> Result<Self::Settings, Vec<SettingProblem>>;
+
+    /// What [`Policy::settings`] takes, for people and editors. The host does not check settings by it.
+    fn schema() -> Option<schema::Schema> {
+        None
+    }
 }
 
 /// Answers placements.

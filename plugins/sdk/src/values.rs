@@ -1,8 +1,13 @@
 //! Amounts and closed lists of the settings, spelled as in `pointsman.toml`.
 
-use pointsman_policy_sdk::{Arch, Capacity};
+use crate::{Arch, Capacity};
 
-pub(crate) fn arch(text: &str) -> Result<Arch, String> {
+/// `"x86_64"` or `"arm64"`.
+///
+/// # Errors
+///
+/// What was expected, to go on after the path of the setting; so do those of the other functions.
+pub fn arch(text: &str) -> Result<Arch, String> {
     match text {
         "x86_64" => Ok(Arch::X8664),
         "arm64" => Ok(Arch::Arm64),
@@ -10,7 +15,12 @@ pub(crate) fn arch(text: &str) -> Result<Arch, String> {
     }
 }
 
-pub(crate) fn capacity(text: &str) -> Result<Capacity, String> {
+/// `"on-demand"` or `"spot"`.
+///
+/// # Errors
+///
+/// For any other text.
+pub fn capacity(text: &str) -> Result<Capacity, String> {
     match text {
         "on-demand" => Ok(Capacity::OnDemand),
         "spot" => Ok(Capacity::Spot),
@@ -19,7 +29,11 @@ pub(crate) fn capacity(text: &str) -> Result<Capacity, String> {
 }
 
 /// `"2"` or `"0.5"` vCPU, or thousandths of one, `"500m"`; in CPU units of 1/1,024 vCPU, rounded up.
-pub(crate) fn cpu_units(text: &str) -> Result<u32, String> {
+///
+/// # Errors
+///
+/// For any other text.
+pub fn cpu_units(text: &str) -> Result<u32, String> {
     let thousandths = match text.strip_suffix('m') {
         Some(thousandths) => whole(thousandths),
         None => thousandths(text),
@@ -31,7 +45,11 @@ pub(crate) fn cpu_units(text: &str) -> Result<u32, String> {
 }
 
 /// `"4GiB"` or `"512MiB"`, in MiB.
-pub(crate) fn memory_mib(text: &str) -> Result<u32, String> {
+///
+/// # Errors
+///
+/// For any other text.
+pub fn memory_mib(text: &str) -> Result<u32, String> {
     let parsed = if let Some(gib) = text.strip_suffix("GiB") {
         whole(gib.trim_end()).map(|gib| gib * 1024)
     } else {
@@ -44,7 +62,11 @@ pub(crate) fn memory_mib(text: &str) -> Result<u32, String> {
 }
 
 /// `"50GiB"`: Fargate offers 21 to 200.
-pub(crate) fn storage_gib(text: &str) -> Result<u32, String> {
+///
+/// # Errors
+///
+/// For any other text.
+pub fn storage_gib(text: &str) -> Result<u32, String> {
     match memory_mib(text) {
         Ok(mib) if mib % 1024 == 0 && (21..=200).contains(&(mib / 1024)) => Ok(mib / 1024),
         _ => Err(format!("is `{text}`, expected whole GiB from `21GiB` to `200GiB`")),
