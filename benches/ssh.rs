@@ -10,7 +10,7 @@
 #![expect(clippy::print_stdout, reason = "this is its output")]
 
 #[path = "../tests/driver/support/mod.rs"]
-#[expect(dead_code, unused_imports, reason = "the tests use all of it")]
+#[expect(dead_code, reason = "the tests use all of it")]
 mod support;
 
 mod measure;

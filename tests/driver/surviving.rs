@@ -176,7 +176,8 @@ fn a_network_that_stays_away_is_a_system_failure_after_resume_timeout() {
         .fails_the_system()
         .says("the connection to the task was lost and not made again within");
     let took = began.elapsed();
-    assert!((2..15).contains(&took.as_secs()), "{took:?} {output}");
+    // Not before `resume_timeout`; afterwards the backend is asked what has become of the task, which takes a while.
+    assert!((2..60).contains(&took.as_secs()), "{took:?} {output}");
     let _ = attempt.cleanup().succeeds();
     house.settled(1);
 }

@@ -327,7 +327,10 @@ mod tests {
             lines(std::slice::from_ref(&spot), std::slice::from_ref(&on_demand)),
             ["1. capacity: spot becomes on-demand"]
         );
-        assert_eq!(lines(&[spot.clone()], &[spot.clone()]), Vec::<String>::new());
+        assert_eq!(
+            lines(std::slice::from_ref(&spot), std::slice::from_ref(&spot)),
+            Vec::<String>::new()
+        );
         let more = lines(std::slice::from_ref(&on_demand), &[spot, on_demand.clone()]);
         assert_eq!((more.len(), more[0].as_str()), (3, "1 candidates become 2:"));
     }
