@@ -113,7 +113,11 @@ fn storm(jobs: usize) -> Storm {
             "time_scale": SPEED, "latencies": "fargate", "seed": 1, "throttling": true,
             "probe_servers": true,
         }),
-        |settings| settings,
+        // The driver's own budget is for AWS's quotas, which the scaled simulator has ten times.
+        |settings| {
+            let groups = "security_groups = [\"sg-12345\"]";
+            settings.replacen(groups, &format!("{groups}\nrequest_quota = 10"), 1)
+        },
     );
     println!("{jobs} jobs: config");
     let mut attempts: Vec<Attempt<'_>> =

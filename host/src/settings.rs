@@ -53,7 +53,7 @@ pub struct Settings {
 /// `[ssh]`: how long the driver is patient with a task's SSH server.
 #[derive(Debug, Clone, Copy)]
 pub struct SshTimes {
-    /// From "the address is known" to "a session is authenticated". Default 2 min.
+    /// From RUNNING to "a session is authenticated". Default 2 min.
     pub ready_timeout: Duration,
     /// One TCP and SSH handshake. Default 5 s.
     pub connect_timeout: Duration,

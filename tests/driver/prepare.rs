@@ -195,3 +195,14 @@ fn waiting_is_told_at_least_every_ten_seconds() {
     let _ = attempt.cleanup().succeeds();
     house.settled(1);
 }
+
+#[test]
+fn an_image_may_take_longer_to_pull_than_a_server_to_answer() {
+    // The address is known, and connecting begins, seconds before anything can listen there.
+    let house = House::altered(&json!({ "delays_ms": { "pending": 5000 } }), |settings| {
+        settings.replace("ready_timeout = \"20s\"", "ready_timeout = \"2s\"")
+    });
+    let attempt = house.prepared("agent");
+    let _ = attempt.cleanup().succeeds();
+    house.settled(1);
+}

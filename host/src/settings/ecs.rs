@@ -42,7 +42,7 @@ pub struct EcsCluster {
     pub profile: Option<String>,
     /// The role to take before the first call, for a cluster in another account.
     pub assume_role: Option<AssumeRole>,
-    /// From RunTask's answer to an address. Default 10 min.
+    /// From RunTask's answer to RUNNING. Default 10 min.
     pub start_timeout: Duration,
     /// How many times AWS's default quotas of API requests the account has: 1 to 100. Default 1.
     pub request_quota: u32,

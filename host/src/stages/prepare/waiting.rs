@@ -29,15 +29,26 @@ pub(super) struct Waiting<'w> {
     pub(super) times: SshTimes,
 }
 
+/// A connection that was tried for longer before the task ran is begun anew when it does.
+const LATE_CONNECTION: Duration = Duration::from_secs(1);
+
 /// What is known of the task so far.
 #[derive(Default)]
 struct Progress {
     phase: Option<Phase>,
     address: Option<SocketAddr>,
+    target: Option<Target>,
+    connecting_since: Option<Instant>,
     missing_since: Option<Instant>,
     failed_looks: u32,
     /// The last status.
     seen: Option<TaskStatus>,
+}
+
+impl Progress {
+    fn is_running(&self) -> bool {
+        self.phase >= Some(Phase::Running)
+    }
 }
 
 impl Waiting<'_> {
@@ -50,12 +61,25 @@ impl Waiting<'_> {
         let began = Instant::now();
         let mut heartbeat = began + HEARTBEAT;
         let mut progress = Progress::default();
+        let times = self.times;
+        let connect = |target: Target| async move {
+            let mut told = String::new();
+            ssh::connect_until_ready(&target, &times, |error| {
+                let text = error.to_string();
+                if text != told {
+                    output::note(&format!("Not yet reachable: {text}"));
+                    told = text;
+                }
+            })
+            .await
+        };
         let mut connecting = std::pin::pin!(None);
         loop {
             let patience = match (progress.address, progress.missing_since) {
-                (Some(_), _) => began + Duration::from_secs(86_400),
+                // From here on it is the connection that has a deadline.
+                _ if progress.is_running() => began + Duration::from_secs(86_400),
                 (None, Some(since)) => since + MISSING_GRACE.min(self.start_timeout),
-                (None, None) => began + self.start_timeout,
+                _ => began + self.start_timeout,
             };
             tokio::select! {
                 session = async {
@@ -64,10 +88,21 @@ impl Waiting<'_> {
                         None => std::future::pending::<Result<Session, ssh::NotReady>>().await,
                     }
                 } => {
-                    let session = session.map_err(|error| {
-                        let detail = error.to_string();
-                        Lost::of(Cause::Other, detail, error.into(), progress.seen.clone())
-                    })?;
+                    let session = match (session, &progress.target) {
+                        (Ok(session), _) => session,
+                        // An image may take longer to pull than a server that runs may take to answer.
+                        (Err(error), Some(target))
+                            if !progress.is_running() && error.last.is_worth_retrying() =>
+                        {
+                            progress.connecting_since = Some(Instant::now());
+                            connecting.set(Some(connect(target.clone())));
+                            continue;
+                        }
+                        (Err(error), _) => {
+                            let detail = error.to_string();
+                            return Err(Lost::of(Cause::Other, detail, error.into(), progress.seen));
+                        }
+                    };
                     let address = progress.address.ok_or_else(|| {
                         let failure = Failure::system("a session without an address");
                         Lost::of(Cause::Other, "", failure, None)
@@ -103,23 +138,23 @@ impl Waiting<'_> {
                         progress.phase = Some(status.phase);
                         heartbeat = Instant::now() + HEARTBEAT;
                         announce(&status, began);
+                        // `ready_timeout` counts from here; a connection just begun is left alone.
+                        let is_late = progress
+                            .connecting_since
+                            .is_some_and(|since| since.elapsed() > LATE_CONNECTION);
+                        if let (true, true, Some(target)) =
+                            (progress.is_running(), is_late, &progress.target)
+                        {
+                            connecting.set(Some(connect(target.clone())));
+                        }
                     }
                     if let (None, Some(ip)) = (progress.address, status.address) {
                         let target = target(ip, &status)
                             .map_err(|failure| Lost::of(Cause::Other, "no target", failure, None))?;
                         progress.address = Some(target.address);
-                        let times = self.times;
-                        connecting.set(Some(async move {
-                            let mut told = String::new();
-                            ssh::connect_until_ready(&target, &times, |error| {
-                                let text = error.to_string();
-                                if text != told {
-                                    output::note(&format!("Not yet reachable: {text}"));
-                                    told = text;
-                                }
-                            })
-                            .await
-                        }));
+                        progress.connecting_since = Some(Instant::now());
+                        progress.target = Some(target.clone());
+                        connecting.set(Some(connect(target)));
                     }
                 }
             }
@@ -132,7 +167,7 @@ fn too_late(progress: &Progress, start_timeout: Duration) -> Box<Lost> {
         Some(_) => (Cause::Missing, "the backend does not know the task".to_owned()),
         None => {
             let seconds = start_timeout.as_secs();
-            (Cause::TooSlow, format!("the task has no address after {seconds} s"))
+            (Cause::TooSlow, format!("the task does not run after {seconds} s"))
         }
     };
     Lost::of(cause, detail.clone(), Failure::system(detail), progress.seen.clone())
