@@ -24,8 +24,9 @@ fn entrypoint() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/images/openssh/entrypoint")
 }
 
-/// sshd wants directories that nobody else can write to all the way up, which the temporary one is not.
-fn strict_directory() -> TempDir {
+/// Beside the build; whoever has the checkout below a directory that others can write to, such as `/tmp`, needs
+/// sshd not to mind.
+fn build_directory() -> TempDir {
     TempDir::with_prefix_in("image-", env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
@@ -40,7 +41,7 @@ async fn run(target: &Target, script: &str) -> (Exit, String) {
 
 #[test]
 fn the_entry_script_takes_the_injected_host_key_and_leaves_no_secret() {
-    let directory = strict_directory();
+    let directory = build_directory();
     let place = Place::new(Kind::OpenSsh);
     let mut command = Command::new("dash");
     command
@@ -49,6 +50,7 @@ fn the_entry_script_takes_the_injected_host_key_and_leaves_no_secret() {
         .env("SSHD_DIRECTORY", directory.path())
         .env("SSHD_LISTEN", place.address.ip().to_string())
         .env("SSHD_PORT", place.address.port().to_string())
+        .env("SSHD_STRICT_MODES", "no")
         .env("SSH_PUBLIC_KEY", place.client_key.public_line())
         .env("POINTSMAN_HOST_KEY", place.host_key.seed_base64().reveal())
         .stdin(Stdio::null())
@@ -73,7 +75,7 @@ fn the_entry_script_takes_the_injected_host_key_and_leaves_no_secret() {
 
 #[test]
 fn the_entry_script_makes_a_host_key_when_none_is_injected() {
-    let directory = strict_directory();
+    let directory = build_directory();
     let place = Place::new(Kind::OpenSsh);
     let mut command = Command::new("sh");
     command
@@ -83,6 +85,7 @@ fn the_entry_script_makes_a_host_key_when_none_is_injected() {
         .env("SSHD_DIRECTORY", directory.path())
         .env("SSHD_LISTEN", place.address.ip().to_string())
         .env("SSHD_PORT", place.address.port().to_string())
+        .env("SSHD_STRICT_MODES", "no")
         .env("SSH_PUBLIC_KEY", place.client_key.public_line())
         .stdin(Stdio::null())
         .stderr(fs::File::create(directory.path().join("log")).unwrap());
@@ -170,7 +173,7 @@ async fn stopped(target: &Target) {
 /// A key that is no seed at all does not start a server with some other key.
 #[test]
 fn a_damaged_host_key_starts_no_server() {
-    let directory = strict_directory();
+    let directory = build_directory();
     let output = Command::new("dash")
         .arg(entrypoint())
         .env("HOME", directory.path())
