@@ -1,9 +1,11 @@
 //! The command line: what there is to say, and who does it.
 
 mod explain;
+mod migrate;
 mod policy;
 mod rehearse;
 mod sweep;
+mod trace;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -14,7 +16,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::environment::{self, Process, RunnerEnvironment};
 use crate::failure::{Failure, Report, guard};
 use crate::output;
-use crate::settings::Settings;
+use crate::settings::{Flags, LogSettings, Settings};
 use crate::stages::{self, Context, Stage, Termination};
 
 /// Runs GitLab CI jobs where WebAssembly policies say: a custom executor driver for GitLab Runner
@@ -43,6 +45,14 @@ struct Global {
     /// Keeps state here instead of in the file's `[state] directory`
     #[arg(long, global = true, value_name = "DIRECTORY")]
     state_directory: Option<PathBuf>,
+    /// With a file of GitLab's Fargate driver: starts this task definition instead of the file's
+    #[arg(long, global = true, value_name = "NAME")]
+    task_def: Option<String>,
+    /// With a file of GitLab's Fargate driver: this platform version of Fargate instead of the file's
+    #[arg(long, global = true, value_name = "VERSION")]
+    platform_version: Option<String>,
+    #[command(flatten)]
+    log: trace::LogArguments,
 }
 
 #[derive(Debug, Subcommand)]
@@ -58,19 +68,25 @@ enum Command {
     Policy(policy::Arguments),
     /// Shows where the jobs of a pipeline would go, and why, policy by policy
     Explain(explain::Arguments),
+    /// Writes the pointsman.toml that does what files of GitLab's Fargate driver did
+    Migrate(migrate::Arguments),
     /// Stops tasks of this manager that are overdue or whose job has ended
     Sweep(sweep::SweepArguments),
     /// Lists the tasks of this manager that run
     Tasks(sweep::TasksArguments),
 }
 
+/// The hidden names are those that GitLab's Fargate driver takes as well.
 #[derive(Debug, Subcommand)]
 enum StageCommand {
     /// Decides where the job runs (called by GitLab Runner)
+    #[command(aliases = ["c", "co"])]
     Config,
     /// Launches the task (called by GitLab Runner)
+    #[command(alias = "p")]
     Prepare,
     /// Runs one script in the task (called by GitLab Runner)
+    #[command(alias = "r")]
     Run {
         /// The script's file
         script: PathBuf,
@@ -78,6 +94,7 @@ enum StageCommand {
         sub_stage: String,
     },
     /// Stops the task (called by GitLab Runner)
+    #[command(alias = "cl")]
     Cleanup,
 }
 
@@ -99,12 +116,18 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error, &environment),
     };
-    start_trace_log();
+    if !matches!(cli.command, Command::Stage(_) | Command::Custom(_)) {
+        // Stages know what their settings file says of it.
+        trace::start(&cli.global.log, &LogSettings::default());
+    }
     let (stage, global) = match cli.command {
         Command::Stage(command) | Command::Custom(command) => (Stage::from(command), cli.global),
         Command::Rehearse(arguments) => return rehearse::run(&cli.global, arguments),
         Command::Policy(arguments) => return policy::run(&cli.global, arguments),
         Command::Explain(arguments) => return explain::run(&cli.global, &arguments),
+        Command::Migrate(arguments) => {
+            return end(guard(|| migrate::run(&arguments)), &environment);
+        }
         Command::Sweep(arguments) => {
             return end(guard(|| sweep::sweep(&cli.global, &arguments)), &environment);
         }
@@ -119,11 +142,13 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             environment::drop_cloud_credentials()
                 .map_err(|error| Failure::System(Report::of(&error)))?;
         }
-        let context = Context {
-            settings: load(&global)?,
-            profile: global.profile.clone(),
-            environment: environment.clone(),
-        };
+        let settings = load(&global)?;
+        trace::start(&global.log, &settings.log);
+        if matches!(stage, Stage::Config | Stage::Prepare) {
+            tell_flags(&flags(&global));
+        }
+        let context =
+            Context { settings, profile: global.profile.clone(), environment: environment.clone() };
         stages::run_stage(&stage, &context, &termination)
     });
     end(ended, &environment)
@@ -136,8 +161,29 @@ fn end(ended: Result<(), Failure>, environment: &RunnerEnvironment) -> ExitCode 
     }
 }
 
+/// An empty value says nothing, as for GitLab's Fargate driver.
+fn flags(global: &Global) -> Flags {
+    let said = |flag: &Option<String>| flag.clone().filter(|value| !value.is_empty());
+    Flags {
+        task_definition: said(&global.task_def),
+        platform_version: said(&global.platform_version),
+    }
+}
+
+/// The job log shall not leave the file's own names uncontradicted.
+fn tell_flags(flags: &Flags) {
+    for (flag, value, what) in [
+        ("--task-def", &flags.task_definition, "the task starts from the ECS task definition"),
+        ("--platform-version", &flags.platform_version, "the task starts on Fargate's version"),
+    ] {
+        if let Some(value) = value {
+            output::note(&format!("By {flag} of this runner's config.toml, {what} `{value}`"));
+        }
+    }
+}
+
 fn load(global: &Global) -> Result<Settings, Failure> {
-    let mut settings = Settings::load(&global.config)?;
+    let mut settings = Settings::load_with(&global.config, &flags(global))?;
     if let Some(directory) = &global.state_directory {
         settings.state_directory =
             std::path::absolute(directory).map_err(|error| Failure::System(Report::of(&error)))?;
@@ -157,15 +203,4 @@ fn usage(error: &clap::Error, environment: &RunnerEnvironment) -> ExitCode {
     }
     output::result(&text.to_string());
     ExitCode::SUCCESS
-}
-
-/// For operators, on stderr, apart from what job logs are meant to say.
-fn start_trace_log() {
-    let filter = tracing_subscriber::EnvFilter::new(environment::log_filter(&Process));
-    // It only fails when a log was started before.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(true)
-        .try_init();
 }

@@ -135,13 +135,9 @@ pub fn cargo_target_directory() -> Option<PathBuf> {
     Process.get("CARGO_TARGET_DIR").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
-/// The filter of the trace log on stderr, `POINTSMAN_LOG`; `warn` when unset, without what policies log: stderr is
-/// the job log, and policies have `notice` for that.
-pub fn log_filter(variables: &impl Variables) -> String {
-    variables
-        .get("POINTSMAN_LOG")
-        .and_then(|value| value.into_string().ok())
-        .unwrap_or_else(|| "warn,pointsman::guest=off".to_owned())
+/// The filter of the log for operators, `POINTSMAN_LOG`; `None` when unset.
+pub fn log_filter(variables: &impl Variables) -> Option<String> {
+    variables.get("POINTSMAN_LOG").and_then(|value| value.into_string().ok())
 }
 
 #[cfg(test)]

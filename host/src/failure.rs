@@ -161,6 +161,9 @@ impl From<SettingsError> for Failure {
             SettingsError::Read { .. } => {
                 report = report.hint("name the file with --config FILE");
             }
+            SettingsError::Flag { .. } => {
+                report = report.hint("take it out of the stage's arguments in config.toml, and set the value in the file");
+            }
             SettingsError::Mistakes { problems, .. } => {
                 report.causes = problems.iter().map(ToString::to_string).collect();
             }

@@ -90,7 +90,7 @@ pub struct Placement {
     pub arch: Arch,
     /// One that the bounds allow.
     pub capacity: Capacity,
-    /// On Fargate a pair that it offers.
+    /// On Fargate a pair that it offers, or [`Size::OWN`].
     pub size: Size,
     /// GiB, 21 to 200; `None` is Fargate's own 20 GiB.
     pub ephemeral_storage_gib: Option<u32>,

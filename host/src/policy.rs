@@ -8,6 +8,7 @@ mod bindings;
 mod call;
 mod chain;
 mod convert;
+mod default;
 mod engine;
 mod imports;
 mod inputs;

@@ -4,10 +4,15 @@
 //! `Option` that must be `Some`, and names that another table must have are known to be there.
 
 pub mod component;
+mod default;
 mod ecs;
+pub mod fargate;
 pub mod gitlab;
+mod log;
+pub mod migration;
 pub mod problem;
 mod raw;
+pub mod runner;
 mod table;
 mod values;
 
@@ -19,10 +24,13 @@ use crate::placement::bounds::Bounds;
 use crate::placement::catalog::{Catalog, Hosts};
 use crate::placement::{Arch, size::Size};
 pub use component::{Component, OciReference};
+pub use default::{AuthorsChoice, DEFAULT_POLICY, DefaultPlacement};
 pub use ecs::{
     AddressKind, AssumeRole, EcsCluster, LaunchKind, MAX_SESSION_NAME, NetworkMode, SessionFact,
 };
+pub use fargate::{FargateFile, Flags};
 pub use gitlab::{Gitlab, JobTags};
+pub use log::{LogFormat, LogLevel, LogSettings};
 pub use problem::{Problem, SettingsError};
 
 /// The whole file.
@@ -36,6 +44,8 @@ pub struct Settings {
     pub gitlab: Option<Gitlab>,
     /// `[ssh]`
     pub ssh: SshTimes,
+    /// `[log]`
+    pub log: LogSettings,
     /// `[sweep] automatic`: whether `prepare` looks for leaked tasks now and then. Default true.
     pub automatic_sweep: bool,
     /// `[clusters.*]`
@@ -113,13 +123,13 @@ pub struct TaskDefinition {
     pub by_arch: BTreeMap<Arch, String>,
     /// The container that runs the SSH server. Default `ci-coordinator`.
     pub container: String,
-    /// For jobs whose policy names no size.
+    /// For jobs whose policy names no size; [`Size::OWN`] by `size = "task-definition"`.
     pub size: Size,
-    /// Answered to GitLab Runner by `config`. Default `/builds`.
-    pub builds_dir: String,
-    /// Answered to GitLab Runner by `config`. Default `/cache`.
-    pub cache_dir: String,
-    /// The shell of the generated scripts. Default `bash`.
+    /// Answered to GitLab Runner by `config`. Default `/builds`; `None` leaves it to the runner's `config.toml`.
+    pub builds_dir: Option<String>,
+    /// Answered to GitLab Runner by `config`. Default `/cache`; `None` leaves it to the runner's `config.toml`.
+    pub cache_dir: Option<String>,
+    /// What runs the generated scripts. Default `bash`.
     pub shell: Shell,
     /// How to reach a task.
     pub ssh: TaskSsh,
@@ -128,13 +138,15 @@ pub struct TaskDefinition {
 }
 
 /// The shells whose scripts the driver runs. GitLab Runner also generates PowerShell's; nobody has tried those.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shell {
     /// `bash`
     Bash,
     /// `sh`
     Sh,
+    /// `login`: the login shell of the SSH user. For which shell scripts are generated is left to the runner's
+    /// `config.toml`.
+    Login,
 }
 
 /// `ssh = { … }` of a task definition.
@@ -242,7 +254,7 @@ pub enum OnError {
 pub struct Profile {
     /// The tags of the runner in GitLab that uses this profile.
     pub tags: BTreeSet<String>,
-    /// Names of `[policies.*]`, in order; never empty.
+    /// Names of `[policies.*]`, in order; empty only with a [`Self::default`].
     pub policies: Vec<String>,
     /// Those of [`Self::policies`] that this profile only monitors, whatever their own mode.
     pub monitor: BTreeSet<String>,
@@ -250,6 +262,9 @@ pub struct Profile {
     pub bounds: Bounds,
     /// Whether a chain in which a policy read a claim may choose a privileged role.
     pub claims_taint: ClaimsTaint,
+    /// Where a job goes that no placer of [`Self::policies`] answers for, as a policy whose component is
+    /// [`Component::BuiltIn`].
+    pub default: Option<Policy>,
 }
 
 /// `claims_taint = …`
@@ -261,17 +276,26 @@ pub enum ClaimsTaint {
     DenyPrivilegedRoles,
 }
 
-/// Reads the text of a settings file; `directory` is where it lies, for relative paths.
+/// Reads the text of a `pointsman.toml`; `directory` is where it lies, for relative paths.
 ///
 /// # Errors
 ///
 /// Returns every mistake of the file, in the file's order.
 pub fn read(text: &str, directory: &Path) -> Result<Settings, Vec<Problem>> {
-    raw::read(text, directory)
+    raw::read(text, |root| raw::settings(root, directory))
 }
 
-impl Settings {
-    /// Reads the file at `path`.
+/// A file that was read, of either format.
+#[derive(Debug)]
+pub enum SettingsFile {
+    /// `pointsman.toml`
+    Own(Box<Settings>),
+    /// Of GitLab's Fargate driver.
+    Fargate(Box<FargateFile>),
+}
+
+impl SettingsFile {
+    /// Reads the file at `path`, whose content tells the format.
     ///
     /// # Errors
     ///
@@ -283,8 +307,47 @@ impl Settings {
         let absolute = std::path::absolute(path)
             .map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
         let directory = absolute.parent().unwrap_or_else(|| Path::new("/"));
-        read(&text, directory)
-            .map_err(|problems| SettingsError::Mistakes { path: path.to_owned(), problems })
+        raw::read(&text, |root| {
+            if fargate::is_one(root) {
+                fargate::read(root, directory).map(|file| Self::Fargate(Box::new(file)))
+            } else {
+                raw::settings(root, directory).map(|own| Self::Own(Box::new(own)))
+            }
+        })
+        .map_err(|problems| SettingsError::Mistakes { path: path.to_owned(), problems })
+    }
+}
+
+impl Settings {
+    /// Reads the file at `path`, whose content tells the format.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it cannot be read, or with all its mistakes.
+    pub fn load(path: &Path) -> Result<Self, SettingsError> {
+        Self::load_with(path, &Flags::default())
+    }
+
+    /// The same, with what a command line in the manner of GitLab's Fargate driver says.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::load`], and when `flags` do not go with the file's format.
+    pub fn load_with(path: &Path, flags: &Flags) -> Result<Self, SettingsError> {
+        match SettingsFile::load(path)? {
+            SettingsFile::Own(settings) => match flags.first() {
+                None => Ok(*settings),
+                Some(flag) => Err(SettingsError::Flag { path: path.to_owned(), flag }),
+            },
+            // What `pointsman migrate` writes is what such a file means: one truth for both.
+            SettingsFile::Fargate(file) => {
+                let name = migration::profile_name(path);
+                let text =
+                    migration::write(&[migration::Source { name, path, file: &file, flags }]);
+                read(&text, Path::new("/"))
+                    .map_err(|problems| SettingsError::Mistakes { path: path.to_owned(), problems })
+            }
+        }
     }
 
     /// The policies of `profile` in order, by name, each in the mode that counts there.
@@ -296,7 +359,9 @@ impl Settings {
             }
             Some((name.as_str(), policy))
         };
-        profile.policies.iter().filter_map(in_profile).collect()
+        let listed = profile.policies.iter().filter_map(in_profile);
+        let default = profile.default.iter().map(|policy| (DEFAULT_POLICY, policy.clone()));
+        listed.chain(default).collect()
     }
 
     /// The names that policies choose from, narrowed to what `bounds` allow, so that a policy cannot even

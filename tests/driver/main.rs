@@ -9,6 +9,7 @@ mod cleanup;
 mod config;
 mod credentials;
 mod fallback;
+mod fargate;
 mod gitlab;
 #[path = "../../host/src/policy/tests/guests.rs"]
 mod guests;

@@ -86,6 +86,7 @@ pub fn chain<'a>(
             Some(policy) => Ok((name.as_str(), policy)),
             None => Err(format!("the policy `{name}` is not in the settings file")),
         })
+        .chain(profile.default.iter().map(|policy| Ok((settings::DEFAULT_POLICY, policy))))
         .collect()
 }
 

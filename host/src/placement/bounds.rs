@@ -216,9 +216,16 @@ impl Bounds {
         let max = Size { cpu_units: self.max_cpu_units, memory_mib: self.max_memory_mib };
         let default = definition.map_or(Size::DEFAULT, |definition| definition.size);
         let fit = if is_on_instances { size::fit_on_instances } else { size::fit };
-        let size = fit(candidate.cpu_units, candidate.memory_mib, default, max)
-            .map_err(|error| violations.push(Violation::Size(error)))
-            .ok();
+        let names_size = candidate.cpu_units.is_some() || candidate.memory_mib.is_some();
+        let size = if default.is_own() && !names_size {
+            // The operator's choice in ECS, which the driver cannot hold against the bounds.
+            Some(Size::OWN)
+        } else {
+            let default = if default.is_own() { Size::DEFAULT } else { default };
+            fit(candidate.cpu_units, candidate.memory_mib, default, max)
+                .map_err(|error| violations.push(Violation::Size(error)))
+                .ok()
+        };
         if let Some(asked) = candidate.ephemeral_storage_gib {
             let max = self.max_ephemeral_storage_gib;
             if is_on_instances {

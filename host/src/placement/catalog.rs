@@ -47,7 +47,7 @@ pub enum Hosts {
 pub struct TaskDefinition {
     /// The architectures that it has an ECS task definition for; never empty.
     pub archs: Vec<Arch>,
-    /// The size of a job whose policy names none.
+    /// The size of a job whose policy names none; [`Size::OWN`] is the ECS task definition's.
     pub size: Size,
     /// The operator's own notes for policies.
     pub labels: BTreeMap<String, String>,

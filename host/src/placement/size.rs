@@ -23,14 +23,28 @@ impl Size {
     pub const LARGEST: Self = Self { cpu_units: 32_768, memory_mib: 249_856 };
     /// What a task definition without a size in the settings file gets.
     pub const DEFAULT: Self = Self { cpu_units: 1024, memory_mib: 2048 };
+    /// What the ECS task definition says itself. The driver does not know it, and overrides nothing.
+    pub const OWN: Self = Self { cpu_units: 0, memory_mib: 0 };
+
+    /// Whether it is [`Self::OWN`].
+    pub fn is_own(self) -> bool {
+        self == Self::OWN
+    }
+
+    fn in_numbers(self) -> String {
+        let vcpu = f64::from(self.cpu_units) / 1024.0;
+        let gib = f64::from(self.memory_mib) / 1024.0;
+        format!("{vcpu} vCPU / {gib} GiB")
+    }
 }
 
 impl fmt::Display for Size {
     /// `0.5 vCPU / 2 GiB`
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let vcpu = f64::from(self.cpu_units) / 1024.0;
-        let gib = f64::from(self.memory_mib) / 1024.0;
-        formatter.pad(&format!("{vcpu} vCPU / {gib} GiB"))
+        if self.is_own() {
+            return formatter.pad("the task definition's size");
+        }
+        formatter.pad(&self.in_numbers())
     }
 }
 
@@ -95,8 +109,9 @@ pub enum SizeError {
     },
     /// The profile's bounds do not allow it.
     #[error(
-        "{asked} {}, and the profile allows at most {max}",
-        if .asked == .fitted { "is too large".to_owned() } else { format!("rounds up to {fitted}") }
+        "{asked} {}, and the profile allows at most {}",
+        if .asked == .fitted { "is too large".to_owned() } else { format!("rounds up to {fitted}") },
+        .max.in_numbers()
     )]
     TooLarge {
         /// What was asked, with defaults filled in.

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::bindings::recovery::LostAttempt;
 use super::bindings::types;
@@ -15,10 +15,10 @@ use super::inputs::Inputs;
 use super::store::{Loaded, Store};
 use super::{
     BrokenKind, DecidedBy, Decision, EarlierFailure, Kind, PolicyError, Question, Refusal, Step,
-    Trace, convert,
+    Trace, convert, default,
 };
 use crate::placement::Placement;
-use crate::settings::{self, ClaimsTaint, Mode, OnError};
+use crate::settings::{self, ClaimsTaint, Component, DefaultPlacement, Mode, OnError};
 
 /// Lines for the job log that all policies of a chain may write together.
 const MAX_NOTICES: usize = 20;
@@ -65,7 +65,12 @@ pub fn decide_given(
     trace: &mut Trace,
 ) -> Result<Vec<Placement>, PolicyError> {
     let mut members = Vec::with_capacity(chain.len());
+    let mut default = None;
     for &(name, policy) in chain {
+        if let Component::BuiltIn(built_in) = &policy.component {
+            default = Some((name, &**built_in));
+            continue;
+        }
         match store.load(name, policy) {
             Ok(loaded) => members.push(Member { name, policy, loaded }),
             Err(error) if policy.mode == Mode::Monitor => {
@@ -78,9 +83,9 @@ pub fn decide_given(
             Err(error) => return Err(error),
         }
     }
-    let claims = members.iter().any(|member| member.loaded.imports_claims);
+    let claims = default.is_some() || members.iter().any(|member| member.loaded.imports_claims);
     let inputs = Arc::new(Inputs::new(question, claims));
-    let mut chain = Chain { question, members, store, inputs, trace, reasons: Vec::new() };
+    let mut chain = Chain { question, members, default, store, inputs, trace, reasons: Vec::new() };
     let (placer, placements) = match given {
         Some(given) => ("", given),
         None => match chain.recover()? {
@@ -113,8 +118,15 @@ pub fn try_out(
     let inputs = Arc::new(Inputs::new(question, loaded.imports_claims));
     let mut trace = Trace::default();
     let members = vec![Member { name, policy: &policy, loaded }];
-    let mut chain =
-        Chain { question, members, store, inputs, trace: &mut trace, reasons: Vec::new() };
+    let mut chain = Chain {
+        question,
+        members,
+        default: None,
+        store,
+        inputs,
+        trace: &mut trace,
+        reasons: Vec::new(),
+    };
     let answer = match kind {
         Kind::Placer => chain.place().map(|_| ()),
         Kind::Mutator => chain.mutate(vec![candidate.clone()]).map(|_| ()),
@@ -145,6 +157,8 @@ impl Member<'_> {
 struct Chain<'a, 't> {
     question: &'a Question<'a>,
     members: Vec<Member<'a>>,
+    /// The driver's own answer for when no placer has one, with its name.
+    default: Option<(&'a str, &'a DefaultPlacement)>,
     store: &'a Store,
     inputs: Arc<Inputs>,
     trace: &'t mut Trace,
@@ -193,7 +207,50 @@ impl<'a> Chain<'a, '_> {
                 return Ok(answer);
             }
         }
-        Err(PolicyError::NobodyAnswered { profile: self.question.profile.to_owned(), asked })
+        match self.default {
+            Some((name, default)) => self.place_by_default(name, default),
+            None => Err(PolicyError::NobodyAnswered {
+                profile: self.question.profile.to_owned(),
+                asked,
+            }),
+        }
+    }
+
+    /// The driver's own answer, recorded and bounded as if it were a policy's.
+    fn place_by_default(
+        &mut self,
+        name: &'a str,
+        default: &DefaultPlacement,
+    ) -> Result<(&'a str, Vec<Placement>), PolicyError> {
+        let began = Instant::now();
+        let default::Answer { decision, claims_read, notices } =
+            default::answer(default, self.question.profile, &self.inputs);
+        notices.into_iter().for_each(|notice| tell(self.trace, notice));
+        let answer = decision.map(|placement| self.checked(name, vec![placement], &[]));
+        let outcome = match &answer {
+            Ok(Ok(checked)) => checked.outcome(),
+            Ok(Err(what)) => format!("failed: {what}"),
+            Err(refusal) => format!("rejected: {}", refusal.message),
+        };
+        self.trace.steps.push(Step {
+            policy: name.to_owned(),
+            sha256: String::new(),
+            kind: Kind::Placer,
+            monitored: false,
+            outcome,
+            fuel: 0,
+            elapsed_us: microseconds(began.elapsed()),
+            facts_read: Default::default(),
+            claims_read,
+        });
+        match answer {
+            Ok(Ok(checked)) => self.left(checked).map(|placements| (name, placements)),
+            Ok(Err(what)) => Err(PolicyError::Broken { policy: name.to_owned(), what }),
+            Err(refusal) => {
+                self.reasons.push(refusal);
+                Err(self.rejected())
+            }
+        }
     }
 
     /// What a decision of the member at `index` means; `None` goes on to the next.
@@ -238,9 +295,7 @@ impl<'a> Chain<'a, '_> {
             let mut step = Open::new(member);
             let ran = call::mutate(pre, &self.store.runtime, &self.caller(member), &candidates);
             let answer = step.took(ran, self.trace).and_then(|answer| match answer {
-                Ok(candidates) => {
-                    Ok(Ok(self.checked(&self.members[index], candidates, &placements)?))
-                }
+                Ok(candidates) => Ok(Ok(self.checked(name, candidates, &placements)?)),
                 Err(rejection) => Ok(Err(convert::refusal(name, &rejection))),
             });
             match answer {
@@ -389,7 +444,7 @@ impl<'a> Chain<'a, '_> {
     ) -> Result<Answer, BrokenKind> {
         Ok(match decision {
             types::Decision::Place(candidates) => {
-                Answer::Placements(self.checked(member, candidates, &[])?)
+                Answer::Placements(self.checked(member.name, candidates, &[])?)
             }
             types::Decision::Abstain => Answer::Abstained,
             types::Decision::Reject(rejection) => {
@@ -400,20 +455,20 @@ impl<'a> Chain<'a, '_> {
 
     fn checked(
         &self,
-        member: &Member<'_>,
+        policy: &str,
         answer: Vec<types::Placement>,
         given: &[Placement],
     ) -> Result<Checked, BrokenKind> {
         let mut checked = Checked { placements: Vec::new(), refused: Vec::new() };
         for mut candidate in convert::candidates(answer)? {
-            candidate.labels = own_labels(member.name, candidate.labels, given);
+            candidate.labels = own_labels(policy, candidate.labels, given);
             match self.question.bounds.check(&candidate, self.question.catalog) {
                 Ok(placement) => checked.placements.push(placement),
                 Err(violations) => {
                     let messages: Vec<String> =
                         violations.iter().map(ToString::to_string).collect();
                     let refusal = Refusal {
-                        policy: member.name.to_owned(),
+                        policy: policy.to_owned(),
                         code: "out-of-bounds".to_owned(),
                         message: messages.join("; "),
                         hint: None,

@@ -53,15 +53,16 @@ impl From<catalog::Capacity> for Capacity {
     }
 }
 
-/// A checked placement for mutators and guards: its size is filled in.
+/// A checked placement for mutators and guards: its size is filled in, unless it is left to the ECS task definition.
 pub(super) fn to_guest(placement: &Placement) -> types::Placement {
+    let size = Some(placement.size).filter(|size| !size.is_own());
     types::Placement {
         cluster: placement.cluster.clone(),
         task_definition: placement.task_definition.clone(),
         arch: placement.arch.into(),
         capacity: placement.capacity.into(),
-        cpu_units: Some(placement.size.cpu_units),
-        memory_mib: Some(placement.size.memory_mib),
+        cpu_units: size.map(|size| size.cpu_units),
+        memory_mib: size.map(|size| size.memory_mib),
         ephemeral_storage_gib: placement.ephemeral_storage_gib,
         role: placement.role.clone(),
         labels: placement.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),

@@ -343,6 +343,13 @@ impl Store {
     fn read_component(&self, policy: &settings::Policy) -> Result<Vec<u8>, StoreError> {
         let bytes = match &policy.component {
             Component::File(path) => component::read(path, &policy.component)?,
+            // The chain asks it without loading anything.
+            Component::BuiltIn(_) => {
+                return Err(StoreError::Component {
+                    component: policy.component.to_string(),
+                    source: io::ErrorKind::Unsupported.into(),
+                });
+            }
             Component::Oci(_) => self
                 .directory
                 .read_at_most(&kept_file(&policy.sha256), component::MAX_COMPONENT)

@@ -39,7 +39,7 @@ const PRICES: [Price; 6] = [
     price("eu-west-2", Arch::Arm64, 0.03725, 0.00409),
 ];
 
-/// USD; `None` when the region's price is not known.
+/// USD; `None` when the region's price or the task's size is not known.
 pub(super) fn estimate(
     region: &str,
     arch: Arch,
@@ -47,6 +47,9 @@ pub(super) fn estimate(
     size: Size,
     running: Duration,
 ) -> Option<f64> {
+    if size.is_own() {
+        return None;
+    }
     let price = PRICES.iter().find(|price| price.region == region && price.arch == arch)?;
     let hourly = price.vcpu_hour * f64::from(size.cpu_units) / 1024.0
         + price.gib_hour * f64::from(size.memory_mib) / 1024.0;

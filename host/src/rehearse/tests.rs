@@ -9,8 +9,8 @@ use crate::placement::Arch;
 use crate::placement::bounds::Bounds;
 use crate::placement::size::Size;
 use crate::settings::{
-    AddressKind, ClaimsTaint, Cluster, EcsCluster, HostKeySource, LaunchKind, NetworkMode, Profile,
-    Role, Shell, SshServer, SshTimes, TaskDefinition, TaskSsh,
+    AddressKind, ClaimsTaint, Cluster, EcsCluster, HostKeySource, LaunchKind, LogSettings,
+    NetworkMode, Profile, Role, Shell, SshServer, SshTimes, TaskDefinition, TaskSsh,
 };
 
 /// It notes every call in `$FAKE/calls`, and fails as files in `$FAKE` tell it: `config-fails` and
@@ -150,12 +150,14 @@ fn profile(tags: &[&str]) -> Profile {
         monitor: BTreeSet::new(),
         bounds: Bounds::default(),
         claims_taint: ClaimsTaint::Allow,
+        default: None,
     }
 }
 
 fn settings() -> Settings {
     Settings {
         automatic_sweep: false,
+        log: LogSettings::default(),
         state_directory: "/nowhere".into(),
         manager: "rehearsal".to_owned(),
         gitlab: None,
@@ -210,8 +212,8 @@ pub(super) fn settings_with_a_cluster() -> Settings {
         ]),
         container: "ci-coordinator".to_owned(),
         size: Size::DEFAULT,
-        builds_dir: "/builds".to_owned(),
-        cache_dir: "/cache".to_owned(),
+        builds_dir: Some("/builds".to_owned()),
+        cache_dir: Some("/cache".to_owned()),
         shell: Shell::Bash,
         ssh: TaskSsh {
             server: SshServer::Agent,

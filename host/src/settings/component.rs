@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::DefaultPlacement;
+
 /// `component = …` of `[policies.*]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Component {
@@ -10,6 +12,8 @@ pub enum Component {
     File(PathBuf),
     /// In a registry; `pointsman policy sync` fetches it.
     Oci(OciReference),
+    /// None: the driver's own answer, of a profile's `default`.
+    BuiltIn(Box<DefaultPlacement>),
 }
 
 /// `oci://HOST[:PORT]/NAME@sha256:…`: a manifest, by its digest.
@@ -45,6 +49,7 @@ impl fmt::Display for Component {
         match self {
             Self::File(path) => write!(formatter, "{}", path.display()),
             Self::Oci(reference) => write!(formatter, "oci://{reference}"),
+            Self::BuiltIn(_) => formatter.write_str("the driver's own"),
         }
     }
 }

@@ -34,6 +34,14 @@ pub enum SettingsError {
         /// The reason.
         source: std::io::Error,
     },
+    /// A flag of the command line goes with the other format.
+    #[error("`{flag}` goes with a configuration file of GitLab's Fargate driver, and {} is none", .path.display())]
+    Flag {
+        /// As given.
+        path: PathBuf,
+        /// The flag.
+        flag: &'static str,
+    },
     /// It has mistakes; never empty.
     #[error("{} has {} {}", .path.display(), .problems.len(), if .problems.len() == 1 { "mistake" } else { "mistakes" })]
     Mistakes {

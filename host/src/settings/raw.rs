@@ -6,20 +6,25 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+use super::default::{self, Offered};
 use super::table::{Source, Table, list, nearest};
 use super::{
     ClaimsTaint, Cluster, ClusterBackend, Component, Gitlab, HostKeySource, JobTags, LocalCluster,
     Mode, OnError, Policy, Problem, Profile, Role, Settings, Shell, SshServer, SshTimes,
     TaskDefinition, TaskSsh,
 };
-use super::{ecs, gitlab, values};
+use super::{ecs, gitlab, log, values};
 use crate::placement::bounds::Bounds;
 use crate::placement::{Arch, Capacity, size::Size};
 
 /// Fargate gives this much without asking.
 const INCLUDED_STORAGE_GIB: u32 = 20;
 
-pub(super) fn read(text: &str, directory: &Path) -> Result<Settings, Vec<Problem>> {
+/// Has `read` read the tables of `text`; every mistake that it reports, when there is one.
+pub(super) fn read<T>(
+    text: &str,
+    read: impl FnOnce(&Table<'_>) -> Option<T>,
+) -> Result<T, Vec<Problem>> {
     let source = Source::new(text);
     let (document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
@@ -29,13 +34,13 @@ pub(super) fn read(text: &str, directory: &Path) -> Result<Settings, Vec<Problem
         }
         return Err(source.into_problems());
     }
-    let settings = settings(&Table::root(&source, document.get_ref()), directory);
+    let answer = read(&Table::root(&source, document.get_ref()));
     let problems = source.into_problems();
     // A table that could not be read has reported why, so the two cannot disagree.
-    settings.filter(|_| problems.is_empty()).ok_or(problems)
+    answer.filter(|_| problems.is_empty()).ok_or(problems)
 }
 
-fn settings(root: &Table<'_>, directory: &Path) -> Option<Settings> {
+pub(super) fn settings(root: &Table<'_>, directory: &Path) -> Option<Settings> {
     let state = root.table("state");
     let state_directory = state.required(
         "directory",
@@ -48,6 +53,7 @@ fn settings(root: &Table<'_>, directory: &Path) -> Option<Settings> {
     manager.finish();
     let gitlab = gitlab_api(root.table("gitlab"), directory);
     let ssh = ssh_times(root.table("ssh"));
+    let log = log::read(&root.table("log"), directory);
     let sweep = root.table("sweep");
     let automatic_sweep = sweep.optional("automatic", values::flag).unwrap_or(true);
     sweep.finish();
@@ -61,11 +67,15 @@ fn settings(root: &Table<'_>, directory: &Path) -> Option<Settings> {
         roles: roles.names,
         policies: policies.names,
     };
-    let profiles = named(root, "profiles", |table| profile(table, &names));
+    let offered = Offered { clusters: &clusters.read, task_definitions: &task_definitions.read };
+    let profiles = named(root, "profiles", |table| profile(table, &names, &offered));
+    // Profiles that go by their defaults need none.
+    let lacks_policies = names.policies.is_empty()
+        && profiles.read.values().any(|profile| !profile.policies.is_empty());
     for (key, missing) in [
         ("clusters", names.clusters.is_empty()),
         ("task_definitions", names.task_definitions.is_empty()),
-        ("policies", names.policies.is_empty()),
+        ("policies", lacks_policies),
         ("profiles", profiles.names.is_empty()),
     ] {
         if missing && !root.has(key) {
@@ -78,6 +88,7 @@ fn settings(root: &Table<'_>, directory: &Path) -> Option<Settings> {
         manager: manager_name.unwrap_or_else(|| "default".to_owned()),
         gitlab,
         ssh,
+        log,
         automatic_sweep,
         clusters: clusters.read,
         task_definitions: task_definitions.read,
@@ -191,14 +202,27 @@ fn task_definition(table: Table<'_>) -> Option<TaskDefinition> {
     let container = table.optional("container", values::text);
     let cpu = table.optional("cpu", values::cpu_units);
     let memory = table.optional("memory", values::memory_mib);
-    let wanted = Size {
+    let own_size =
+        table.optional("size", |value| values::choice(value, &[("task-definition", Size::OWN)]));
+    if own_size.is_some() && (table.has("cpu") || table.has("memory")) {
+        table.report(
+            "size",
+            "is left to the ECS task definition, so `cpu` and `memory` do not go with it",
+        );
+    }
+    let wanted = own_size.unwrap_or(Size {
         cpu_units: cpu.unwrap_or(Size::DEFAULT.cpu_units),
         memory_mib: memory.unwrap_or(Size::DEFAULT.memory_mib),
+    });
+    let directory = |key, default: &str| match table.optional(key, task_directory) {
+        Some(directory) => directory,
+        None => Some(default.to_owned()),
     };
-    let builds_dir = table.optional("builds_dir", absolute);
-    let cache_dir = table.optional("cache_dir", absolute);
+    let builds_dir = directory("builds_dir", "/builds");
+    let cache_dir = directory("cache_dir", "/cache");
     let shell = table.optional("shell", |value| {
-        values::choice(value, &[("bash", Shell::Bash), ("sh", Shell::Sh)])
+        let shells = [("bash", Shell::Bash), ("sh", Shell::Sh), ("login", Shell::Login)];
+        values::choice(value, &shells)
     });
     let labels = table.optional("labels", values::labels).unwrap_or_default();
     let ssh = task_ssh(table.table("ssh"));
@@ -207,23 +231,28 @@ fn task_definition(table: Table<'_>) -> Option<TaskDefinition> {
         by_arch,
         container: container.unwrap_or_else(|| "ci-coordinator".to_owned()),
         size: wanted,
-        builds_dir: builds_dir.unwrap_or_else(|| "/builds".to_owned()),
-        cache_dir: cache_dir.unwrap_or_else(|| "/cache".to_owned()),
+        builds_dir,
+        cache_dir,
         shell: shell.unwrap_or(Shell::Bash),
         ssh: ssh?,
         labels,
     })
 }
 
-/// A directory in the task.
-fn absolute(value: &toml::de::DeValue<'_>) -> Result<String, String> {
+/// A directory in the task; `None` for the one of GitLab Runner's `config.toml`.
+fn task_directory(value: &toml::de::DeValue<'_>) -> Result<Option<String>, String> {
     let path = values::text(value)?;
+    if path == "runner" {
+        return Ok(None);
+    }
     // The path ends up in generated scripts and GitLab Runner joins to it.
     let plain = path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte));
     if path.starts_with('/') && plain && !path.split('/').any(|part| part == "..") {
-        return Ok(path);
+        return Ok(Some(path));
     }
-    Err(format!("is `{path}`, expected an absolute path of letters, digits, `-`, `_` and `.`"))
+    Err(format!(
+        "is `{path}`, expected an absolute path of letters, digits, `-`, `_` and `.`, or `runner` for the one in GitLab Runner's config.toml"
+    ))
 }
 
 fn task_ssh(table: Table<'_>) -> Option<TaskSsh> {
@@ -306,14 +335,12 @@ fn policy(table: Table<'_>, directory: &Path) -> Option<Policy> {
     Some(policy)
 }
 
-fn profile(table: Table<'_>, names: &Names) -> Option<Profile> {
+fn profile(table: Table<'_>, names: &Names, offered: &Offered<'_>) -> Option<Profile> {
     let tags = table.optional("tags", values::texts);
     let policies =
         table.required("policies", "expected the policies to ask, in order", values::texts);
-    match policies.as_deref() {
-        Some([]) => table.report("policies", "is empty: without a policy no job can be placed"),
-        Some(listed) => known(&table, "policies", listed, &names.policies),
-        None => {}
+    if let Some(listed) = policies.as_deref() {
+        known(&table, "policies", listed, &names.policies);
     }
     let monitor = table.optional("monitor", values::texts).unwrap_or_default();
     let listed = policies.as_deref().unwrap_or_default();
@@ -332,14 +359,19 @@ fn profile(table: Table<'_>, names: &Names) -> Option<Profile> {
     }
     let bounds = table.table("bounds");
     let present = table.has("bounds");
+    let default = default::Tables::of(&table);
     table.finish();
     let bounds = if present { bounds_of(bounds, names) } else { None };
+    let has_policies = policies.as_ref().is_none_or(|listed| !listed.is_empty());
+    let default = default.read(has_policies, bounds.as_ref(), offered);
     Some(Profile {
         tags: tags.unwrap_or_default().into_iter().collect(),
         policies: policies?,
         monitor: monitor.into_iter().collect(),
         bounds: bounds?,
         claims_taint: claims_taint.unwrap_or(ClaimsTaint::Allow),
+        default: default
+            .map(|default| Policy::new(Component::BuiltIn(Box::new(default)), String::new())),
     })
 }
 

@@ -6,7 +6,8 @@
 
 use std::cell::RefCell;
 
-use toml::de::{DeTable, DeValue};
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
 
 use super::Problem;
 
@@ -44,6 +45,8 @@ pub(super) struct Table<'t> {
     path: String,
     offset: usize,
     entries: Option<&'t DeTable<'t>>,
+    /// Whether keys are the same in any letter case, as GitLab's Fargate driver reads them.
+    any_case: bool,
     known: RefCell<Vec<&'static str>>,
 }
 
@@ -54,8 +57,26 @@ impl<'t> Table<'t> {
             path: String::new(),
             offset: 0,
             entries: Some(entries),
+            any_case: false,
             known: RefCell::default(),
         }
+    }
+
+    /// The same table, with keys in any letter case; those of tables in it as well.
+    pub(super) fn in_any_case(&self) -> Self {
+        Self {
+            source: self.source,
+            path: self.path.clone(),
+            offset: self.offset,
+            entries: self.entries,
+            any_case: true,
+            known: RefCell::default(),
+        }
+    }
+
+    /// The keys as they are written.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &'t str> {
+        self.entries.into_iter().flatten().map(|(key, _)| key.get_ref().as_ref())
     }
 
     /// The dotted path of `key` in this table.
@@ -70,7 +91,12 @@ impl<'t> Table<'t> {
     }
 
     fn get(&self, key: &str) -> Option<(usize, &'t DeValue<'t>)> {
-        let (key, value) = self.entries?.get_key_value(key)?;
+        let entries = self.entries?;
+        let is_same =
+            |(other, _): &(&Spanned<DeString<'_>>, _)| key.eq_ignore_ascii_case(other.get_ref());
+        let (key, value) = entries
+            .get_key_value(key)
+            .or_else(|| entries.iter().find(is_same).filter(|_| self.any_case))?;
         Some((key.span().start, value.get_ref()))
     }
 
@@ -143,21 +169,37 @@ impl<'t> Table<'t> {
     }
 
     fn child(&self, path: String, offset: usize, entries: Option<&'t DeTable<'t>>) -> Self {
-        Self { source: self.source, path, offset, entries, known: RefCell::default() }
+        let known = RefCell::default();
+        Self { source: self.source, path, offset, entries, any_case: self.any_case, known }
     }
 
     /// Reports every key that nobody asked for.
     pub(super) fn finish(&self) {
         let known = self.known.borrow();
         for (key, _) in self.entries.into_iter().flatten() {
-            if known.contains(&key.get_ref().as_ref()) {
+            let written = key.get_ref().as_ref();
+            if known.contains(&written) {
                 continue;
             }
-            let message = match nearest(key.get_ref(), known.iter().copied()) {
-                Some(nearest) => format!("is no key of this table: did you mean `{nearest}`?"),
-                None => format!("is no key of this table, which has {}", list(known.iter())),
+            let same = known.iter().find(|known| known.eq_ignore_ascii_case(written));
+            let message = match same.filter(|_| self.any_case) {
+                // The one that is read begins where `get` says.
+                Some(same)
+                    if self.get(same).is_some_and(|(offset, _)| offset == key.span().start) =>
+                {
+                    continue;
+                }
+                Some(same) => format!("is `{same}` a second time, in other letters"),
+                None => self.unknown(written, &known),
             };
-            self.source.report(key.span().start, &self.path_of(key.get_ref()), message);
+            self.source.report(key.span().start, &self.path_of(written), message);
+        }
+    }
+
+    fn unknown(&self, key: &str, known: &[&'static str]) -> String {
+        match nearest(key, known.iter().copied()) {
+            Some(nearest) => format!("is no key of this table: did you mean `{nearest}`?"),
+            None => format!("is no key of this table, which has {}", list(known.iter())),
         }
     }
 }

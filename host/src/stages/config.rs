@@ -34,10 +34,13 @@ const SLACK: Duration = Duration::from_secs(600);
 struct Reply {
     driver: Driver,
     hostname: String,
-    builds_dir: String,
-    cache_dir: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    builds_dir: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_dir: Option<String>,
     builds_dir_is_shared: bool,
-    shell: Shell,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shell: Option<&'static str>,
     job_env: BTreeMap<&'static str, String>,
 }
 
@@ -131,7 +134,11 @@ pub fn config(context: &Context) -> Result<(), Failure> {
         builds_dir: environment.builds_dir,
         cache_dir: environment.cache_dir,
         builds_dir_is_shared: false,
-        shell: environment.shell,
+        shell: match environment.shell {
+            Shell::Bash => Some("bash"),
+            Shell::Sh => Some("sh"),
+            Shell::Login => None,
+        },
         job_env: BTreeMap::from([(ATTEMPT, attempt.id.to_string())]),
     })
     .map_err(|error| Failure::System(Report::of(&error)))
@@ -224,8 +231,8 @@ fn earlier_failures(earlier: &[Attempt]) -> Vec<EarlierFailure> {
 /// What the scripts of GitLab Runner will assume of the task.
 #[derive(Debug, PartialEq, Eq)]
 struct ScriptEnvironment {
-    builds_dir: String,
-    cache_dir: String,
+    builds_dir: Option<String>,
+    cache_dir: Option<String>,
     shell: Shell,
 }
 
@@ -248,7 +255,7 @@ fn one_environment(
             ClusterBackend::Ecs(_) => (definition.builds_dir.clone(), definition.cache_dir.clone()),
             ClusterBackend::Local(_) => {
                 let directory = task_directory(state.directory(), id.as_str());
-                let inside = |name| directory.join(name).display().to_string();
+                let inside = |name| Some(directory.join(name).display().to_string());
                 (inside("builds"), inside("cache"))
             }
         };

@@ -152,7 +152,9 @@ fn verdict(stopped: &Stopped, size: Option<Size>, deadline: Timestamp, now: Time
 }
 
 fn memory_hint(size: Option<Size>) -> String {
-    let Some(size) = size else { return "give the job more memory".to_owned() };
+    let Some(size) = size.filter(|size| !size.is_own()) else {
+        return "give the job more memory, in the ECS task definition or by a policy".to_owned();
+    };
     let more = Some(size.memory_mib.saturating_add(1));
     match size::fit(Some(size.cpu_units), more, Size::DEFAULT, Size::LARGEST) {
         Ok(next) => {

@@ -100,6 +100,8 @@ fn command(shell: Shell) -> &'static str {
             "command -v bash >/dev/null 2>&1 || { echo 'Pointsman: this image has no bash. Install it, or set shell = \"sh\" for this task definition.' >&2; exit 127; }; exec bash"
         }
         Shell::Sh => "exec sh",
+        // Which sshd names in the environment.
+        Shell::Login => "exec \"${SHELL:-/bin/sh}\"",
     }
 }
 

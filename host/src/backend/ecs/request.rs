@@ -35,9 +35,10 @@ pub(super) fn run_task(
                 .collect(),
         ))
         .build();
+    let size = Some(request.size).filter(|size| !size.is_own());
     let overrides = TaskOverride::builder()
-        .cpu(request.size.cpu_units.to_string())
-        .memory(request.size.memory_mib.to_string())
+        .set_cpu(size.map(|size| size.cpu_units.to_string()))
+        .set_memory(size.map(|size| size.memory_mib.to_string()))
         .set_task_role_arn(request.role_arn.clone())
         .set_execution_role_arn(cluster.execution_role.clone())
         .set_ephemeral_storage(
@@ -225,6 +226,14 @@ pub(crate) mod tests {
         let own = run_task(&own, &request(Capacity::OnDemand)).unwrap();
         assert_eq!(own.launch_type(), None);
         assert_eq!(own.capacity_provider_strategy()[0].capacity_provider(), "FARGATE");
+    }
+
+    #[test]
+    fn a_size_that_is_left_to_the_task_definition_is_not_overridden() {
+        let own = LaunchRequest { size: Size::OWN, ..request(Capacity::OnDemand) };
+        let input = run_task(&cluster(), &own).unwrap();
+        let overrides = input.overrides().unwrap();
+        assert_eq!((overrides.cpu(), overrides.memory()), (None, None));
     }
 
     #[test]

@@ -109,6 +109,9 @@ pub(super) fn write(report: &Report, out: &mut fmt::Formatter<'_>) -> fmt::Resul
 
 /// Without the units, which stand in the head.
 fn size(size: Size) -> String {
+    if size.is_own() {
+        return "its own".to_owned();
+    }
     let shown = |parts: u32| f64::from(parts) / 1024.0;
     format!("{} / {}", shown(size.cpu_units), shown(size.memory_mib))
 }

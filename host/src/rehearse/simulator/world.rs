@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::placement::Arch;
+use crate::placement::{Arch, size::Size};
 use crate::settings::{
     ClusterBackend, EcsCluster, LaunchKind, NetworkMode, Settings, SshServer, TaskDefinition,
 };
@@ -108,12 +108,14 @@ fn registrations(definition: &TaskDefinition, network: (&str, &[&str])) -> Vec<V
             Some((family, revision)) => (family, revision.parse().unwrap_or(1)),
             None => (name, 1_u32),
         };
+        // What it really says is not in the settings.
+        let size = if definition.size.is_own() { Size::DEFAULT } else { definition.size };
         let registration = json!({
             "family": family,
             "networkMode": network_mode,
             "requiresCompatibilities": compatibilities,
-            "cpu": definition.size.cpu_units.to_string(),
-            "memory": definition.size.memory_mib.to_string(),
+            "cpu": size.cpu_units.to_string(),
+            "memory": size.memory_mib.to_string(),
             "runtimePlatform": {
                 "cpuArchitecture": match arch {
                     Arch::X86_64 => "X86_64",

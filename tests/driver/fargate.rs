@@ -1,0 +1,233 @@
+//! The drop-in: the article's `ecs.toml` and `config.toml`, written for GitLab's Fargate driver, with Pointsman in
+//! the place of its executable.
+//!
+//! `config.toml` is read, and its stages are played as GitLab Runner does: `<stage>_exec` with `<stage>_args` and
+//! what the runner appends. What differs from the article's machine:
+//!
+//! - the article's Dockerfile fills in three placeholders by `sed`; so does this test, with the same words;
+//! - `/opt/gitlab-runner` and `/etc/gitlab-runner` lie below the test's own directory, since a test must not write
+//!   to the machine that it runs on. The executable has the article's path there, and is a link to the driver;
+//! - `Username` and `Port` stay `root` and 22 where the tests run as root. Elsewhere stock sshd lets nobody else
+//!   than its own user in and cannot have port 22, so the user's name and 2022 stand there;
+//! - the image is the simulator's stock sshd, a process on a loopback address of its own. Its tasks share the
+//!   machine's files, so the runner's `builds_dir` has the task's `POINTSMAN_TASK_ROOT` before it.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::support::attempt::{Attempt, collect};
+use crate::support::house::{DRIVER, user};
+use crate::support::output::StageOutput;
+use crate::support::{House, Job};
+
+const ECS: &str = include_str!("fargate/ecs.toml");
+const CONFIG: &str = include_str!("fargate/config.toml");
+
+/// A runner manager as the article builds it.
+struct Machine {
+    house: House,
+    /// `[[runners]]` of GitLab Runner's file.
+    runner: toml::Table,
+}
+
+impl Machine {
+    /// With the two files as `change` leaves them.
+    fn new(change: impl Fn(&mut String, &mut String)) -> Self {
+        let port = port();
+        let house = House::with(
+            |_| {},
+            |world| {
+                world["clusters"].as_array_mut().unwrap().push(json!({
+                    "name": "acme-gitlab-dev-cluster",
+                    "capacity_providers": ["FARGATE", "FARGATE_SPOT"],
+                }));
+                let definitions = world["task_definitions"].as_array_mut().unwrap();
+                for family in ["gitlab-runner-dev-task", "big-task"] {
+                    definitions.push(definition(family, port));
+                }
+            },
+        );
+        let root = house.path().to_owned();
+        for directory in ["opt/gitlab-runner/metadata", "etc/gitlab-runner"] {
+            fs::create_dir_all(root.join(directory)).unwrap();
+        }
+        std::os::unix::fs::symlink(DRIVER, root.join("opt/gitlab-runner/fargate")).unwrap();
+        let (mut ecs, mut config) = (ECS.to_owned(), CONFIG.to_owned());
+        change(&mut ecs, &mut config);
+        // The Dockerfile's three lines of sed, for RUNNER_TAGS="dev".
+        let ecs = ecs
+            .replace("RUNNER_TAGS", "dev")
+            .replace("SUBNET", "subnet-12345")
+            .replace("SECURITY_GROUP_ID", "sg-12345")
+            .replace("\"root\"", &format!("\"{}\"", user()))
+            .replace("Port = 22\n", &format!("Port = {port}\n"));
+        let below = |text: &str| {
+            text.replace("\"/opt/", &format!("\"{}/opt/", root.display()))
+                .replace("\"/etc/", &format!("\"{}/etc/", root.display()))
+        };
+        fs::write(root.join("etc/gitlab-runner/ecs.toml"), below(&ecs)).unwrap();
+        fs::write(root.join("etc/gitlab-runner/config.toml"), below(&config)).unwrap();
+        let config: toml::Table = below(&config).parse().unwrap();
+        let runner = config["runners"].as_array().unwrap()[0].as_table().unwrap().clone();
+        Self { house, runner }
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.house.path().join(path)
+    }
+
+    fn attempt(&self, job: &Job) -> Stages<'_> {
+        Stages { machine: self, attempt: self.house.attempt("", job), scripts: 0 }
+    }
+
+    /// `builds_dir` of the runner, as the article has it.
+    fn builds_dir(&self) -> String {
+        let path = self.runner["builds_dir"].as_str().unwrap();
+        path.strip_prefix(self.house.path().to_str().unwrap()).unwrap().to_owned()
+    }
+
+    /// The state that the driver keeps, which shall be empty of attempts when all jobs have ended.
+    fn attempts(&self) -> usize {
+        fs::read_dir(self.path("opt/gitlab-runner/metadata/pointsman/attempts")).unwrap().count()
+    }
+}
+
+/// 22, where this user may have it.
+fn port() -> u16 {
+    if user() == "root" { 22 } else { 2022 }
+}
+
+/// The article's task definition, with a size that the driver must leave alone.
+fn definition(family: &str, port: u16) -> Value {
+    json!({
+        "family": family,
+        "networkMode": "awsvpc",
+        "requiresCompatibilities": ["FARGATE"],
+        "cpu": "2048",
+        "memory": "8192",
+        "runtimePlatform": { "cpuArchitecture": "X86_64", "operatingSystemFamily": "LINUX" },
+        "containerDefinitions": [{
+            "name": "ci-coordinator",
+            "image": "example/openssh",
+            "essential": true,
+            "portMappings": [{ "containerPort": port, "protocol": "tcp" }],
+        }],
+    })
+}
+
+/// One attempt at a job, with the calls that `config.toml` says.
+struct Stages<'m> {
+    machine: &'m Machine,
+    attempt: Attempt<'m>,
+    scripts: u32,
+}
+
+impl Stages<'_> {
+    fn call(&self, stage: &str, appended: &[&str]) -> StageOutput {
+        let custom = self.machine.runner["custom"].as_table().unwrap();
+        let arguments = custom[&format!("{stage}_args")].as_array().unwrap();
+        // The environment and the working directory that the runner gives to any driver.
+        let template = self.attempt.command(&[]);
+        let mut command = Command::new(custom[&format!("{stage}_exec")].as_str().unwrap());
+        command
+            .args(arguments.iter().map(|argument| argument.as_str().unwrap()))
+            .args(appended)
+            .env_clear()
+            .envs(template.get_envs().filter_map(|(key, value)| Some((key, value?))))
+            .current_dir(template.get_current_dir().unwrap())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        collect(command.spawn().unwrap())
+    }
+
+    fn config(&mut self) -> StageOutput {
+        let output = self.call("config", &[]);
+        if output.status.success() {
+            let reply: Value = serde_json::from_slice(&output.stdout).unwrap();
+            self.attempt.job_env = serde_json::from_value(reply["job_env"].clone()).unwrap();
+        }
+        output
+    }
+
+    fn prepare(&self) -> StageOutput {
+        self.call("prepare", &[])
+    }
+
+    fn run(&mut self, sub_stage: &str, script: &str) -> StageOutput {
+        self.scripts += 1;
+        let path = self.attempt.directory.path().join(format!("script{}", self.scripts));
+        fs::write(&path, script).unwrap();
+        self.call("run", &[path.to_str().unwrap(), sub_stage])
+    }
+
+    fn cleanup(&self) -> StageOutput {
+        self.call("cleanup", &[])
+    }
+}
+
+/// Asserts that everything went and that the task was `family`'s at `size`; answers the ledger's entry.
+fn released(machine: &Machine, family: &str) -> Value {
+    let ledger = machine.house.settled(1);
+    assert_eq!(machine.attempts(), 0);
+    let task = ledger.started()[0].clone();
+    let definition = task["task_definition"].as_str().unwrap();
+    assert!(definition.contains(&format!("task-definition/{family}:")), "{task}");
+    task
+}
+
+#[test]
+fn the_articles_files_run_as_they_are() {
+    let machine = Machine::new(|_, _| {});
+    let mut job = machine.attempt(&Job::default());
+    let output = job.config().succeeds().says(
+        "Placed on cluster acme-gitlab-dev-cluster, task definition gitlab-runner-dev-task, x86_64, on-demand, the task definition's size, the task definition's role",
+    );
+    let reply: Value = serde_json::from_slice(&output.stdout).unwrap();
+    // What config.toml says, or the runner's own default, must stay in force.
+    for key in ["builds_dir", "cache_dir", "shell"] {
+        assert_eq!(reply.get(key), None, "{reply}");
+    }
+    let _ = job.prepare().succeeds().says("is ready at 127.");
+
+    let _ = job.run("prepare_script", "echo \"Running on $(hostname)\"\n").succeeds();
+    let project = format!("$POINTSMAN_TASK_ROOT{}/acme/app", machine.builds_dir());
+    let script = format!("mkdir -p {project} && cd {project} && git init --quiet && pwd\n");
+    let output = job.run("get_sources", &script).succeeds();
+    assert!(output.stdout_text().ends_with("/opt/gitlab-runner/builds/acme/app\n"), "{output}");
+    let output = job.run("build_script", "echo \"It works\"\n").succeeds();
+    assert_eq!(output.stdout_text(), "It works\n");
+    // A command line takes no more than 128 KiB, which bounds a script of GitLab's driver.
+    let long = format!("# {}\necho \"{}\"\n", "x".repeat(200 * 1024), "It works");
+    assert_eq!(job.run("build_script", &long).succeeds().stdout_text(), "It works\n");
+    // GitLab's driver called every failing script a failure of the system.
+    let _ = job.run("after_script", "exit 3\n").fails_the_build();
+    assert_eq!(job.attempt.exit_code(), Some(3));
+    let _ = job.cleanup().succeeds();
+
+    let task = released(&machine, "gitlab-runner-dev-task");
+    assert_eq!(task["cluster"], "acme-gitlab-dev-cluster");
+    // Asked for by name: a cluster without a default capacity provider does as well.
+    assert_eq!(task["launch_type"], "FARGATE");
+    assert_eq!((task["cpu"].as_str(), task["memory"].as_str()), (Some("2048"), Some("8192")));
+    assert_eq!(task["tags"]["pointsman:profile"], "ecs");
+}
+
+#[test]
+fn a_script_runs_in_the_login_shell() {
+    let machine = Machine::new(|_, _| {});
+    let mut job = machine.attempt(&Job::default());
+    let _ = job.config().succeeds();
+    let _ = job.prepare().succeeds();
+    let output = job.run("build_script", "readlink /proc/$$/exe; echo \"$SHELL\"\n").succeeds();
+    let text = output.stdout_text();
+    let (running, login) = text.trim_end().split_once('\n').unwrap();
+    assert_eq!(Path::new(running), fs::canonicalize(login).unwrap(), "{output}");
+    let _ = job.cleanup().succeeds();
+    released(&machine, "gitlab-runner-dev-task");
+}
