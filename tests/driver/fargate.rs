@@ -90,6 +90,18 @@ impl Machine {
         path.strip_prefix(self.house.path().to_str().unwrap()).unwrap().to_owned()
     }
 
+    /// The records of ended attempts.
+    fn records(&self) -> Vec<Value> {
+        let records = self.path("opt/gitlab-runner/metadata/pointsman/records");
+        let mut read = Vec::new();
+        for directory in fs::read_dir(records).unwrap().flatten() {
+            for file in fs::read_dir(directory.path()).unwrap().flatten() {
+                read.push(serde_json::from_slice(&fs::read(file.path()).unwrap()).unwrap());
+            }
+        }
+        read
+    }
+
     /// The state that the driver keeps, which shall be empty of attempts when all jobs have ended.
     fn attempts(&self) -> usize {
         fs::read_dir(self.path("opt/gitlab-runner/metadata/pointsman/attempts")).unwrap().count()
@@ -230,4 +242,154 @@ fn a_script_runs_in_the_login_shell() {
     assert_eq!(Path::new(running), fs::canonicalize(login).unwrap(), "{output}");
     let _ = job.cleanup().succeeds();
     released(&machine, "gitlab-runner-dev-task");
+}
+
+/// Plays a job that must be placed on `family`, with `said` in the log of `config`.
+fn plays_on(machine: &Machine, job: &Job, family: &str, said: &str) -> Value {
+    let mut job = machine.attempt(job);
+    let _ = job.config().succeeds().says(said);
+    let _ = job.prepare().succeeds();
+    assert_eq!(job.run("build_script", "echo fine\n").succeeds().stdout_text(), "fine\n");
+    let _ = job.cleanup().succeeds();
+    released(machine, family)
+}
+
+const BIG: &str = "big-task";
+
+fn asking_for(task_definition: &str) -> Job {
+    Job::default().variable("FARGATE_TASK_DEFINITION", task_definition)
+}
+
+#[test]
+fn a_variable_is_ignored_with_a_line_unless_the_operator_lists_its_values() {
+    let machine = Machine::new(|_, _| {});
+    let job = asking_for(BIG).variable("FARGATE_PLATFORM_VERSION", "1.3.0");
+    plays_on(
+        &machine,
+        &job,
+        "gitlab-runner-dev-task",
+        "FARGATE_TASK_DEFINITION asks for `big-task` and is ignored: the operator of this runner lets no pipeline choose. To allow it, list it in `task_definitions` of [profiles.ecs.fargate_variables], or in `AllowedTaskDefinitions` of [Pointsman]",
+    );
+    let record = &machine.records()[0];
+    assert_eq!(record["steps"][0]["claims_read"], json!([]), "{record}");
+}
+
+#[test]
+fn a_listed_value_is_chosen_and_another_refused() {
+    let machine = Machine::new(|ecs, _| {
+        ecs.push_str("[Pointsman]\nAllowedTaskDefinitions = [\"big-task\"]\nAllowedPlatformVersions = [\"1.4.0\"]\n");
+    });
+    let mut refused = machine.attempt(&asking_for("root-task"));
+    let _ = refused
+        .config()
+        .fails_the_build()
+        .says("FARGATE_TASK_DEFINITION asks for `root-task`, and the operator allows `big-task`, `gitlab-runner-dev-task`");
+    let _ = refused.cleanup().succeeds();
+
+    let job = asking_for(BIG).variable("FARGATE_PLATFORM_VERSION", "1.4.0");
+    plays_on(
+        &machine,
+        &job,
+        BIG,
+        "decided by profile ecs: its default, with FARGATE_TASK_DEFINITION = big-task and FARGATE_PLATFORM_VERSION = 1.4.0",
+    );
+    let records = machine.records();
+    let placed = records.iter().find(|record| record["outcome"]["kind"] != "rejected").unwrap();
+    assert_eq!(
+        placed["steps"][0]["claims_read"],
+        json!(["variable FARGATE_PLATFORM_VERSION", "variable FARGATE_TASK_DEFINITION"])
+    );
+    assert_eq!(placed["placement"]["cluster"], "acme-gitlab-dev-cluster-1.4.0");
+}
+
+#[test]
+fn the_arguments_of_prepare_count_as_for_gitlabs_driver() {
+    // It starts the task there, so many files have them there alone.
+    let machine = Machine::new(|_, config| {
+        *config = config
+            .replace("\"custom\", \"prepare\"", "\"--task-def\", \"big-task\", \"custom\", \"p\"");
+    });
+    let mut job = machine.attempt(&asking_for("gitlab-runner-dev-task"));
+    let _ = job.config().succeeds();
+    let _ = job.prepare().succeeds().says(
+        "By --task-def of this runner's config.toml, the task starts from the ECS task definition `big-task`",
+    );
+    let _ = job.run("build_script", "true\n").succeeds();
+    let _ = job.cleanup().succeeds();
+    released(&machine, BIG);
+}
+
+#[test]
+fn its_logging_arguments_and_keys_are_taken() {
+    let machine = Machine::new(|ecs, config| {
+        *ecs = ecs.replace(
+            "LogFormat = \"text\"",
+            "logformat = \"json\"\nlogfile = \"/opt/gitlab-runner/fargate.log\"",
+        );
+        *config = config.replace(
+            "\"custom\", \"run\"",
+            "\"--log-level\", \"warning\", \"--debug\", \"custom\", \"r\"",
+        );
+    });
+    plays_on(&machine, &Job::default(), "gitlab-runner-dev-task", "Placed on");
+    assert!(machine.path("opt/gitlab-runner/fargate.log").exists());
+}
+
+#[test]
+fn every_mistake_of_such_a_file_is_told_at_once() {
+    let machine = Machine::new(|ecs, _| {
+        *ecs = ecs.replace("Subnet =", "Subnets =").replace("Port = 22", "Port = \"22\"");
+    });
+    let mut job = machine.attempt(&Job::default());
+    let _ = job
+        .config()
+        .fails_the_system()
+        .says("has 3 mistakes")
+        .says("line 4: Fargate.Subnet: is missing: expected a subnet, such as \"subnet-12345\"")
+        .says("line 7: Fargate.Subnets: is no key of this table: did you mean `Subnet`?")
+        .says("SSH.Port: is a string, expected a whole number from 0 to 65535");
+}
+
+#[test]
+fn its_flags_do_not_go_with_a_pointsman_toml() {
+    let house = House::new();
+    let attempt = house.attempt("agent", &Job::default());
+    let output = collect(attempt.command(&["--task-def", "x", "config"]).spawn().unwrap());
+    let _ = output
+        .fails_the_system()
+        .says("`--task-def` goes with a configuration file of GitLab's Fargate driver");
+}
+
+#[test]
+fn a_default_with_a_privileged_role_is_not_an_authors_to_choose() {
+    let tables = r#"
+[profiles.plain]
+policies = []
+claims_taint = "deny-privileged-roles"
+default = { role = "root" }
+bounds = { clusters = ["test"], task_definitions = ["openssh"], roles = ["root"], max_cpu = "2", max_memory = "8GiB" }
+
+[profiles.open]
+policies = []
+claims_taint = "deny-privileged-roles"
+default = { role = "root", task_definition = "openssh" }
+fargate_variables = { task_definitions = ["openssh-injected"] }
+bounds = { clusters = ["test"], task_definitions = ["openssh", "openssh-injected"], roles = ["root"], max_cpu = "2", max_memory = "8GiB" }
+
+[roles.root]
+arn = "arn:aws:iam::123456789012:role/deploy"
+privileged = true
+"#;
+    let house = House::with(|settings| settings.push_str(tables), |_| {});
+    // An ignored variable is no reason to refuse.
+    let mut plain = house.attempt("plain", &asking_for("openssh-injected"));
+    let _ = plain.config().succeeds().says("is ignored").says("role root");
+    let _ = plain.cleanup().succeeds();
+    let mut open = house.attempt("open", &asking_for("openssh-injected"));
+    let _ = open
+        .config()
+        .fails_the_build()
+        .says("role `root` is privileged, and policy `built-in default` read what the pipeline's author wrote (variable FARGATE_TASK_DEFINITION)");
+    let _ = open.cleanup().succeeds();
+    house.settled(0);
 }

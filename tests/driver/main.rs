@@ -19,6 +19,7 @@ mod impostor;
 mod kill_walk;
 mod local;
 mod losses;
+mod migrate;
 mod policies;
 mod policy_sync;
 mod prepare;

@@ -10,11 +10,18 @@ use clap::Args;
 use crate::failure::{Failure, Report};
 use crate::output;
 use crate::settings::migration::{self, Source};
-use crate::settings::runner::{self, Change};
+use crate::settings::runner::{self, Change, Told};
 use crate::settings::{self, Flags, SettingsFile};
 
 /// Where the new file is thought to be when `--output` does not say it.
 const USUAL_PLACE: &str = "/etc/pointsman/pointsman.toml";
+
+/// What is so in every case.
+const ALWAYS: &str = "\
+The four `…_exec` name the executable of Pointsman; `builds_dir` and `cache_dir` stay.
+The runner manager's IAM role also needs ecs:TagResource on the tasks, and ecs:ListTasks for the sweep.
+Change over while no job runs: the stages of one job must read one file.
+";
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -34,15 +41,30 @@ pub(super) struct Arguments {
 
 /// Writes the new file, and tells what else changes.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let files = read_all(&arguments.files)?;
+    let mut files = read_all(&arguments.files)?;
     let paths: Vec<&Path> = arguments.files.iter().map(PathBuf::as_path).collect();
     let names = migration::profile_names(&paths);
+    let new_path = match &arguments.output {
+        Some(path) => std::path::absolute(path).unwrap_or_else(|_| path.clone()),
+        None => PathBuf::from(USUAL_PLACE),
+    };
+    let new_path = new_path.display().to_string();
+    let profiles: Vec<(&Path, &str)> =
+        paths.iter().copied().zip(names.iter().map(String::as_str)).collect();
+    let told = match &arguments.runner_config {
+        Some(config) => Some((config, runner_config(config, &profiles, &new_path)?)),
+        None => None,
+    };
+    for (name, file) in names.iter().zip(&mut files) {
+        if let Some(flags) = told.as_ref().and_then(|(_, told)| told.flags.get(name)) {
+            file.apply(flags);
+        }
+    }
     let flags = Flags::default();
-    let sources: Vec<Source<'_>> = names
+    let sources: Vec<Source<'_>> = profiles
         .iter()
-        .zip(&arguments.files)
         .zip(&files)
-        .map(|((name, path), file)| Source { name: name.clone(), path, file, flags: &flags })
+        .map(|((path, name), file)| Source { name: (*name).to_owned(), path, file, flags: &flags })
         .collect();
     let text = migration::write(&sources);
     // It is a mistake of ours if it cannot be read, and then nobody shall find it later.
@@ -52,17 +74,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         report.causes = problems.iter().map(ToString::to_string).collect();
         Failure::System(report)
     })?;
-    let new_path = match &arguments.output {
-        Some(path) => {
-            write(path, &text, arguments.force)?;
-            std::path::absolute(path).unwrap_or_else(|_| path.clone())
-        }
-        None => {
-            output::result(&text);
-            PathBuf::from(USUAL_PLACE)
-        }
+    match &arguments.output {
+        Some(path) => write(path, &text, arguments.force)?,
+        None => output::result(&text),
+    }
+    let advice = match &told {
+        Some((config, told)) => changed(config, told),
+        None => usual(&profiles, &new_path),
     };
-    for line in advice(arguments, &sources, &new_path)?.lines() {
+    for line in advice.lines().chain(ALWAYS.lines()) {
         output::note(line);
     }
     Ok(())
@@ -114,63 +134,54 @@ fn write(path: &Path, text: &str, force: bool) -> Result<(), Failure> {
         .map_err(|error| Failure::System(failed(&error)))
 }
 
-/// What else changes, as text for people.
-fn advice(
-    arguments: &Arguments,
-    sources: &[Source<'_>],
-    new_path: &Path,
-) -> Result<String, Failure> {
+fn runner_config(path: &Path, profiles: &[(&Path, &str)], new_path: &str) -> Result<Told, Failure> {
+    let failed = |error: String, cause: String| {
+        Failure::System(Report { error, causes: vec![cause], hints: Vec::new() })
+    };
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| failed(format!("cannot read {}", path.display()), error.to_string()))?;
+    runner::told(&text, profiles, new_path).map_err(|message| {
+        failed(format!("{} is no config.toml of GitLab Runner", path.display()), message)
+    })
+}
+
+/// What changes in the `config.toml` that was given.
+fn changed(config: &Path, told: &Told) -> String {
     let mut text = String::new();
-    let new_path = new_path.display().to_string();
-    match &arguments.runner_config {
-        Some(config) => {
-            let read = std::fs::read_to_string(config).map_err(|error| {
-                let mut report = Report::new(format!("cannot read {}", config.display()));
-                report.causes.push(error.to_string());
-                Failure::System(report)
-            })?;
-            let profiles: Vec<(&Path, &str)> =
-                sources.iter().map(|source| (source.path, source.name.as_str())).collect();
-            let changes = runner::changes(&read, &profiles, &new_path).map_err(|message| {
-                let mut report =
-                    Report::new(format!("{} is no config.toml of GitLab Runner", config.display()));
-                report.causes.push(message);
-                Failure::System(report)
-            })?;
-            if changes.is_empty() {
-                let _ = writeln!(
-                    text,
-                    "No [[runners]] of {} names any of these files: nothing changes there.",
-                    config.display()
-                );
-            } else {
-                let _ = writeln!(text, "In {}, these lines change:", config.display());
-            }
-            for Change { line, key, old, new } in changes {
-                let _ = writeln!(text, "  line {line}:");
-                let _ = writeln!(text, "  - {key} = {old}\n  + {key} = {new}");
-            }
-        }
-        None => {
-            for source in sources {
-                let _ = writeln!(
-                    text,
-                    "In GitLab Runner's config.toml, for the [[runners]] that name {}:",
-                    source.path.display()
-                );
-                for stage in runner::STAGES {
-                    let new = runner::arguments(&new_path, &source.name, stage);
-                    let _ = writeln!(text, "  {stage}_args = {new}");
-                }
-            }
-            text.push_str(
-                "With --runner-config FILE, the lines that change are told one by one.\n",
-            );
+    if told.changes.is_empty() {
+        let _ = writeln!(
+            text,
+            "No [[runners]] of {} names any of these files: nothing changes there.",
+            config.display()
+        );
+    } else {
+        let _ = writeln!(text, "In {}, these lines change:", config.display());
+    }
+    for Change { line, key, old, new } in &told.changes {
+        let _ = writeln!(text, "  line {line}:\n  - {key} = {old}\n  + {key} = {new}");
+    }
+    for line in &told.differing {
+        let _ = writeln!(
+            text,
+            "Line {line} has another --task-def or --platform-version than the runner before with the same file: copy the file for this runner and migrate both, since a profile has one default."
+        );
+    }
+    text
+}
+
+/// What changes in a `config.toml` that was not given.
+fn usual(profiles: &[(&Path, &str)], new_path: &str) -> String {
+    let mut text = String::new();
+    for (path, name) in profiles {
+        let _ = writeln!(
+            text,
+            "In GitLab Runner's config.toml, for the [[runners]] that name {}:",
+            path.display()
+        );
+        for stage in runner::STAGES {
+            let _ = writeln!(text, "  {stage}_args = {}", runner::arguments(new_path, name, stage));
         }
     }
-    text.push_str(
-        "The four `…_exec` name the executable of Pointsman; `builds_dir` and `cache_dir` stay.\n",
-    );
-    text.push_str("The runner manager's IAM role also needs ecs:TagResource on the tasks, and ecs:ListTasks for the sweep.\n");
-    Ok(text)
+    text.push_str("With --runner-config FILE, the lines that change are told one by one.\n");
+    text
 }

@@ -80,6 +80,21 @@ impl Flags {
     }
 }
 
+impl FargateFile {
+    /// Takes over what `flags` say: as that driver has it, an argument counts more than the file and the job's
+    /// variable.
+    pub fn apply(&mut self, flags: &Flags) {
+        if let Some(task_definition) = &flags.task_definition {
+            self.task_definition.clone_from(task_definition);
+            self.allowed_task_definitions = None;
+        }
+        if let Some(version) = &flags.platform_version {
+            self.platform_version = Some(version.clone());
+            self.allowed_platform_versions = None;
+        }
+    }
+}
+
 /// Whether the tables are those of such a file.
 pub(super) fn is_one(root: &Table<'_>) -> bool {
     let has = |names: &[&str]| {
