@@ -8,7 +8,6 @@ mod bindings;
 mod call;
 mod chain;
 mod convert;
-mod default;
 mod engine;
 mod imports;
 mod inputs;

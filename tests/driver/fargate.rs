@@ -393,3 +393,22 @@ privileged = true
     let _ = open.cleanup().succeeds();
     house.settled(0);
 }
+
+#[test]
+fn a_rehearsal_plays_by_such_a_file() {
+    let machine = Machine::new(|_, _| {});
+    let pipeline = machine.path("pipeline");
+    fs::create_dir(&pipeline).unwrap();
+    fs::write(pipeline.join(".gitlab-ci.yml"), "test:\n  script: [echo It works]\n").unwrap();
+    let output = Command::new(DRIVER)
+        .arg("--config")
+        .arg(machine.path("etc/gitlab-runner/ecs.toml"))
+        .args(["rehearse", ".gitlab-ci.yml"])
+        .current_dir(&pipeline)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("Placed on cluster acme-gitlab-dev-cluster"), "{text}");
+    assert!(text.contains("It works\n"), "{text}");
+}

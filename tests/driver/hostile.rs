@@ -14,6 +14,8 @@ fn hostile_values() -> Vec<(&'static str, String)> {
         ("POINTSMAN_ATTEMPT", "1-0123456789abcdef".to_owned()),
         ("SYSTEM_FAILURE_EXIT_CODE", "0".to_owned()),
         ("BUILD_EXIT_CODE_FILE", "/etc/passwd".to_owned()),
+        ("FARGATE_TASK_DEFINITION", "openssh-task".to_owned()),
+        ("FARGATE_PLATFORM_VERSION", "1.3.0".to_owned()),
         ("AWS_ACCESS_KEY_ID", "AKIAAUTHOR".to_owned()),
         ("QUOTES", "' \" ` \\ $(id) ${HOME} $$".to_owned()),
         ("NEWLINES", "a\nb\r\nc\u{1b}[2J\u{7}".to_owned()),

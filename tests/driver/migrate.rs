@@ -213,3 +213,54 @@ fn a_job_runs_by_the_new_file() {
     let _ = attempt.cleanup().succeeds();
     house.settled(1);
 }
+
+#[test]
+fn the_documentations_tables_are_read() {
+    let documentation = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/migration.md"));
+    let block = |begin: &str| {
+        let blocks = documentation.split("```toml\n").skip(1);
+        let mut texts = blocks.map(|block| block.split("```").next().unwrap());
+        texts
+            .find(|text| text.starts_with(begin))
+            .unwrap_or_else(|| panic!("no {begin}"))
+            .to_owned()
+    };
+    let directory = directory();
+    let old = directory.path().join("ecs.toml");
+    fs::write(&old, article("dev") + &block("[Pointsman]")).unwrap();
+    let settings = Settings::load(&old).unwrap();
+    assert_eq!(settings.task_definitions.len(), 3);
+    assert_eq!(settings.state_directory, Path::new("/var/lib/pointsman"));
+
+    let new = directory.path().join("pointsman.toml");
+    let definition = |name: &str| {
+        format!("[task_definitions.{name}]\nx86_64 = \"{name}\"\nssh = {{ server = \"agent\" }}\n")
+    };
+    let begin = "[state]\ndirectory = \"/s\"\n[clusters.dev]\nbackend = \"local\"\n";
+    let text =
+        [begin, &definition("node"), &definition("node-large"), &block("[profiles.dev]")].concat();
+    fs::write(&new, text).unwrap();
+    let profile = &Settings::load(&new).unwrap().profiles["dev"];
+    assert!(format!("{:?}", profile.default).contains("node-large"), "{profile:?}");
+
+    // Every key that such a file can have is told.
+    for key in [
+        "LogLevel",
+        "LogFormat",
+        "LogFile",
+        "Cluster",
+        "Region",
+        "Subnet",
+        "SecurityGroup",
+        "TaskDefinition",
+        "EnablePublicIP",
+        "UsePublicIP",
+        "PlatformVersion",
+        "EnableExecuteCommand",
+        "Directory",
+        "Username",
+        "Port",
+    ] {
+        assert!(documentation.contains(key), "{key} is not told");
+    }
+}

@@ -4,9 +4,11 @@
 //! After each step the host checks what came of it; what the bounds do not allow is dropped and told. A policy
 //! that is only monitored runs like the others, and nothing that it answers or breaks has an effect.
 
+mod default;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::bindings::recovery::LostAttempt;
 use super::bindings::types;
@@ -15,7 +17,7 @@ use super::inputs::Inputs;
 use super::store::{Loaded, Store};
 use super::{
     BrokenKind, DecidedBy, Decision, EarlierFailure, Kind, PolicyError, Question, Refusal, Step,
-    Trace, convert, default,
+    Trace, convert,
 };
 use crate::placement::Placement;
 use crate::settings::{self, ClaimsTaint, Component, DefaultPlacement, Mode, OnError};
@@ -213,43 +215,6 @@ impl<'a> Chain<'a, '_> {
                 profile: self.question.profile.to_owned(),
                 asked,
             }),
-        }
-    }
-
-    /// The driver's own answer, recorded and bounded as if it were a policy's.
-    fn place_by_default(
-        &mut self,
-        name: &'a str,
-        default: &DefaultPlacement,
-    ) -> Result<(&'a str, Vec<Placement>), PolicyError> {
-        let began = Instant::now();
-        let default::Answer { decision, claims_read, notices } =
-            default::answer(default, self.question.profile, &self.inputs);
-        notices.into_iter().for_each(|notice| tell(self.trace, notice));
-        let answer = decision.map(|placement| self.checked(name, vec![placement], &[]));
-        let outcome = match &answer {
-            Ok(Ok(checked)) => checked.outcome(),
-            Ok(Err(what)) => format!("failed: {what}"),
-            Err(refusal) => format!("rejected: {}", refusal.message),
-        };
-        self.trace.steps.push(Step {
-            policy: name.to_owned(),
-            sha256: String::new(),
-            kind: Kind::Placer,
-            monitored: false,
-            outcome,
-            fuel: 0,
-            elapsed_us: microseconds(began.elapsed()),
-            facts_read: Default::default(),
-            claims_read,
-        });
-        match answer {
-            Ok(Ok(checked)) => self.left(checked).map(|placements| (name, placements)),
-            Ok(Err(what)) => Err(PolicyError::Broken { policy: name.to_owned(), what }),
-            Err(refusal) => {
-                self.reasons.push(refusal);
-                Err(self.rejected())
-            }
         }
     }
 

@@ -241,3 +241,116 @@ fn within<'l>(
     }
     allowed
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::{Component, read};
+    use super::*;
+
+    /// Two of everything, and the profile `p` with `lines`.
+    fn settings(lines: &str) -> Result<DefaultPlacement, Vec<String>> {
+        let text = format!(
+            r#"
+[state]
+directory = "/state"
+[clusters.a]
+backend = "ecs"
+region = "eu-west-1"
+cluster = "a"
+subnets = ["subnet-1"]
+[clusters.b]
+backend = "ecs"
+region = "eu-west-1"
+cluster = "a"
+subnets = ["subnet-1"]
+platform_version = "1.4.0"
+[task_definitions.one]
+x86_64 = "one-task"
+size = "task-definition"
+ssh = {{ server = "openssh" }}
+[task_definitions.both]
+x86_64 = "both-task:7"
+arm64 = "both-arm"
+ssh = {{ server = "openssh" }}
+[profiles.p]
+policies = []
+{lines}
+"#
+        );
+        let settings = read(&text, Path::new("/"))
+            .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let policy = settings.profiles["p"].default.clone().unwrap();
+        let Component::BuiltIn(default) = policy.component else { panic!("{policy:?}") };
+        Ok(*default)
+    }
+
+    const BOTH: &str = "bounds = { clusters = ['a', 'b'], task_definitions = ['one', 'both'], capacities = ['on-demand', 'spot'], max_cpu = '1', max_memory = '2GiB' }\n";
+
+    #[test]
+    fn what_bounds_leave_no_choice_of_need_not_be_said() {
+        let default = settings(
+            "bounds = { clusters = ['a'], task_definitions = ['one'], max_cpu = '1', max_memory = '2GiB' }",
+        )
+        .unwrap();
+        assert_eq!((default.cluster.as_str(), default.task_definition.as_str()), ("a", "one"));
+        assert_eq!((default.arch, default.capacity), (Arch::X86_64, Capacity::OnDemand));
+        assert!(!default.task_definitions.is_open && !default.platform_versions.is_open);
+        let means = |value: &str| default.task_definitions.allowed.get(value).cloned();
+        assert_eq!(means("one-task"), Some(("one".to_owned(), Arch::X86_64)));
+        assert_eq!(default.platform_versions.allowed["LATEST"], "a");
+    }
+
+    #[test]
+    fn what_bounds_leave_open_must_be_said() {
+        assert_eq!(
+            settings(BOTH).unwrap_err(),
+            [
+                "line 23: profiles.p.default.cluster: is missing: where shall a job go that no policy places? There is `a`, `b`"
+            ]
+        );
+        assert_eq!(
+            settings(&format!(
+                "{BOTH}default = {{ cluster = 'a', task_definition = 'both', capacity = 'spot' }}"
+            ))
+            .unwrap_err(),
+            [
+                "line 26: profiles.p.default.arch: is missing: where shall a job go that no policy places? There is `x86_64`, `arm64`"
+            ]
+        );
+    }
+
+    #[test]
+    fn every_wrong_name_is_told() {
+        let lines = format!(
+            "{BOTH}default = {{ cluster = 'a', task_definition = 'one', capacity = 'spot', role = 'root', color = 1 }}\nfargate_variables = {{ task_definitions = ['both', 'none'], clusters = ['a', 'c'] }}\n"
+        );
+        assert_eq!(
+            settings(&lines).unwrap_err(),
+            [
+                "line 26: profiles.p.default.role: is `root`, which `bounds` do not allow",
+                "line 26: profiles.p.default.color: is no key of this table, which has `cluster`, `task_definition`, `arch`, `capacity`, `role`",
+                "line 27: profiles.p.fargate_variables.task_definitions: names `none`, which `bounds` do not allow",
+                "line 27: profiles.p.fargate_variables.clusters: names `c`, which `bounds` do not allow",
+                "line 27: profiles.p.fargate_variables.clusters: names `a`, which has no `platform_version` for the variable to name",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_value_means_what_ecs_calls_so() {
+        let lines = format!(
+            "{BOTH}default = {{ cluster = 'a', task_definition = 'one', capacity = 'spot' }}\nfargate_variables = {{ task_definitions = ['both'], clusters = ['b'] }}\n"
+        );
+        let default = settings(&lines).unwrap();
+        let values: Vec<&str> =
+            default.task_definitions.allowed.keys().map(String::as_str).collect();
+        assert_eq!(values, ["both", "both-task:7", "one", "one-task"]);
+        let versions: Vec<_> = default.platform_versions.allowed.iter().collect();
+        assert_eq!(
+            versions,
+            [(&"1.4.0".to_owned(), &"b".to_owned()), (&"LATEST".to_owned(), &"a".to_owned())]
+        );
+    }
+}

@@ -5,11 +5,14 @@
 //! for `claims_taint`.
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
-use super::bindings::types;
-use super::inputs::Inputs;
-use super::{DecidedBy, Refusal};
+use super::{Chain, microseconds, tell};
+use crate::placement::Placement;
 use crate::placement::text::one_line;
+use crate::policy::bindings::types;
+use crate::policy::inputs::Inputs;
+use crate::policy::{DecidedBy, Kind, PolicyError, Refusal, Step};
 use crate::settings::{AuthorsChoice, DEFAULT_POLICY, DefaultPlacement};
 
 /// Names a task definition as ECS does.
@@ -21,15 +24,54 @@ const MAX_VALUE: usize = 128;
 /// Allowed values that one line tells.
 const MAX_TOLD: usize = 8;
 
+impl<'a> Chain<'a, '_> {
+    /// The driver's own answer, recorded and bounded as if it were a policy's.
+    pub(super) fn place_by_default(
+        &mut self,
+        name: &'a str,
+        default: &DefaultPlacement,
+    ) -> Result<(&'a str, Vec<Placement>), PolicyError> {
+        let began = Instant::now();
+        let Answer { decision, claims_read, notices } =
+            answer(default, self.question.profile, &self.inputs);
+        notices.into_iter().for_each(|notice| tell(self.trace, notice));
+        let answer = decision.map(|placement| self.checked(name, vec![placement], &[]));
+        let outcome = match &answer {
+            Ok(Ok(checked)) => checked.outcome(),
+            Ok(Err(what)) => format!("failed: {what}"),
+            Err(refusal) => format!("rejected: {}", refusal.message),
+        };
+        self.trace.steps.push(Step {
+            policy: name.to_owned(),
+            sha256: String::new(),
+            kind: Kind::Placer,
+            monitored: false,
+            outcome,
+            fuel: 0,
+            elapsed_us: microseconds(began.elapsed()),
+            facts_read: Default::default(),
+            claims_read,
+        });
+        match answer {
+            Ok(Ok(checked)) => self.left(checked).map(|placements| (name, placements)),
+            Ok(Err(what)) => Err(PolicyError::Broken { policy: name.to_owned(), what }),
+            Err(refusal) => {
+                self.reasons.push(refusal);
+                Err(self.rejected())
+            }
+        }
+    }
+}
+
 /// What the default has to say.
-pub(super) struct Answer {
-    pub(super) decision: Result<types::Placement, Refusal>,
-    pub(super) claims_read: BTreeSet<String>,
-    pub(super) notices: Vec<String>,
+struct Answer {
+    decision: Result<types::Placement, Refusal>,
+    claims_read: BTreeSet<String>,
+    notices: Vec<String>,
 }
 
 /// Places by `default`, which is the one of `profile`.
-pub(super) fn answer(default: &DefaultPlacement, profile: &str, inputs: &Inputs) -> Answer {
+fn answer(default: &DefaultPlacement, profile: &str, inputs: &Inputs) -> Answer {
     let mut asked = Asked {
         inputs,
         profile,
@@ -151,9 +193,9 @@ fn remedy(variable: &str, profile: &str) -> String {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::inputs;
     use super::*;
     use crate::placement::{Arch, Capacity};
+    use crate::policy::inputs;
 
     fn default(is_open: bool) -> DefaultPlacement {
         let node = ("node".to_owned(), Arch::X86_64);
