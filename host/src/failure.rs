@@ -187,10 +187,10 @@ impl From<StateError> for Failure {
         let report = Report::of(&error);
         Self::System(match error {
             StateError::Unknown(_) | StateError::Foreign { .. } => report.hint(
-                "`[state] directory` must be the same for all stages and live as long as the jobs",
+                "`[state] directory` (in a file of GitLab's Fargate driver `[TaskMetadata] Directory`) must be the same for all stages and live as long as the jobs",
             ),
             StateError::Io { .. } => {
-                report.hint("look at `[state] directory`: its owner, its mode and its free space")
+                report.hint("look at `[state] directory` (in a file of GitLab's Fargate driver `[TaskMetadata] Directory`): its owner, its mode and its free space")
             }
             StateError::BadId(_) => report,
         })

@@ -7,8 +7,8 @@
 //! - the article's Dockerfile fills in three placeholders by `sed`; so does this test, with the same words;
 //! - `/opt/gitlab-runner` and `/etc/gitlab-runner` lie below the test's own directory, since a test must not write
 //!   to the machine that it runs on. The executable has the article's path there, and is a link to the driver;
-//! - `Username` and `Port` stay `root` and 22 where the tests run as root. Elsewhere stock sshd lets nobody else
-//!   than its own user in and cannot have port 22, so the user's name and 2022 stand there;
+//! - `Username` and `Port` stay `root` and 22 where the tests run as root and port 22 is free. Elsewhere stock sshd
+//!   lets nobody else than its own user in and cannot have that port, so the user's name and 2022 stand there;
 //! - the image is the simulator's stock sshd, a process on a loopback address of its own. Its tasks share the
 //!   machine's files, so the runner's `builds_dir` has the task's `POINTSMAN_TASK_ROOT` before it.
 
@@ -19,6 +19,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
+use crate::guests::Guest;
 use crate::support::attempt::{Attempt, collect};
 use crate::support::house::{DRIVER, user};
 use crate::support::output::StageOutput;
@@ -108,9 +109,10 @@ impl Machine {
     }
 }
 
-/// 22, where this user may have it.
+/// 22, where this user may have it and nobody else has it on all addresses.
 fn port() -> u16 {
-    if user() == "root" { 22 } else { 2022 }
+    let is_free = std::net::TcpListener::bind("127.1.0.1:22").is_ok();
+    if user() == "root" && is_free { 22 } else { 2022 }
 }
 
 /// The article's task definition, with a size that the driver must leave alone.
@@ -411,4 +413,29 @@ fn a_rehearsal_plays_by_such_a_file() {
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("Placed on cluster acme-gitlab-dev-cluster"), "{text}");
     assert!(text.contains("It works\n"), "{text}");
+}
+
+#[test]
+fn a_default_is_for_jobs_that_no_policy_places_and_guards_are_asked_about_it() {
+    let house = House::new();
+    house.add_policy("silent", &Guest::default().placer(), "");
+    // A `result` in memory whose first byte is 1 is an error.
+    house.add_policy("strict", &Guest::guard("i32.const 1024"), "");
+    house.edit_settings(|text| {
+        let profile = |name: &str, policies: &str| {
+            format!("[profiles.{name}]\npolicies = [{policies}]\ndefault = {{ cluster = \"test\" }}\nbounds = {{ clusters = [\"test\"], task_definitions = [\"openssh\"], max_cpu = \"2\", max_memory = \"8GiB\" }}\n")
+        };
+        text + &profile("lax", "\"silent\"") + &profile("guarded", "\"silent\", \"strict\"")
+    });
+    let mut lax = house.attempt("lax", &Job::default());
+    let _ = lax
+        .config()
+        .succeeds()
+        .says("Placed on cluster test, task definition openssh")
+        .says("decided by profile lax: its default");
+    let _ = lax.cleanup().succeeds();
+    let mut guarded = house.attempt("guarded", &Job::default());
+    let _ = guarded.config().fails_the_build().says("the policy `strict` and its settings decided");
+    let _ = guarded.cleanup().succeeds();
+    house.settled(0);
 }
