@@ -114,3 +114,43 @@ fn a_wrong_command_line_is_a_system_failure() {
     assert_eq!(output.status.code(), Some(42));
     assert!(String::from_utf8(output.stderr).unwrap().contains("prepare"));
 }
+
+/// Makes `config` log a warning: a compiled policy that is not as it was written is made anew.
+fn spoil(house: &House) {
+    for entry in fs::read_dir(house.state().join("policies")).unwrap().flatten() {
+        if entry.path().extension().is_some_and(|extension| extension == "cwasm") {
+            let mut bytes = fs::read(entry.path()).unwrap();
+            bytes.push(0);
+            fs::write(entry.path(), bytes).unwrap();
+        }
+    }
+}
+
+#[test]
+fn the_log_goes_where_file_and_arguments_say() {
+    const LINE: &str = "a compiled policy is refused";
+    let house = House::new();
+    let _ = house.attempt("agent", &Job::default()).config().succeeds();
+    spoil(&house);
+    let mut attempt = house.attempt("agent", &Job::default());
+    let _ = attempt.config().succeeds().says(&format!(" WARN pointsman::policy::store: {LINE}"));
+
+    house.edit_settings(|text| format!("{text}\n[log]\nformat = \"json\"\nfile = \"own.log\"\n"));
+    spoil(&house);
+    let mut attempt = house.attempt("agent", &Job::default());
+    let _ = attempt.config().succeeds().hides(LINE);
+    let log = fs::read_to_string(house.path().join("own.log")).unwrap();
+    let entry: serde_json::Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
+    assert_eq!(entry["level"], "WARN");
+    assert!(entry["fields"]["message"].as_str().unwrap().starts_with(LINE), "{log}");
+
+    // Arguments count more, and what cannot be written does not end a job.
+    spoil(&house);
+    let attempt = house.attempt("agent", &Job::default());
+    let arguments = ["--log-format", "text", "--log-file", "/nonexistent/log", "config"];
+    let output = attempt.command(&arguments).output().unwrap();
+    assert!(output.status.success());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("The log file /nonexistent/log cannot be written"), "{said}");
+    assert!(said.contains(&format!(" WARN pointsman::policy::store: {LINE}")), "{said}");
+}
