@@ -31,8 +31,9 @@ pub(crate) const STOP_GRACE: Duration = Duration::from_secs(10);
 /// How much input may wait for a script that does not read it.
 const MAX_WAITING_INPUT: usize = 64 << 20;
 
-/// The largest piece of output in one event: with [`HEADROOM`], one SSH packet.
-const PIECE: usize = (32 << 10) - HEADROOM;
+/// The largest piece of output in one event: with [`HEADROOM`], one SSH packet of our driver's, and most of what
+/// a pipe holds.
+const PIECE: usize = (60 << 10) - HEADROOM;
 
 /// What every piece of output keeps free in front: room for the header of a frame of our own protocol, which
 /// thus needs no copy.

@@ -1,8 +1,9 @@
 //! A script's log between the script and the driver: kept until the driver has it, in bounded room.
 //!
 //! The log is a row of bytes with an offset for each, so a driver that comes back says where to go on. It lies
-//! in memory first; what finds no room there goes to a file that works as a ring, is unlinked as soon as it
-//! is made, and exists only when it is needed. Where no file can be made (a read-only root file system without
+//! in memory first. A driver that takes the log as it comes is waited for when the memory is full; when it
+//! has taken nothing for a moment, the log goes to a file that works as a ring, is unlinked as soon as it is
+//! made, and exists only when it is needed. Where no file can be made (a read-only root file system without
 //! a writable `TMPDIR`), or the disk is full, memory is all there is. When there is no room at all, the script
 //! waits.
 //!
@@ -14,11 +15,14 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::log::log;
 
@@ -33,6 +37,10 @@ const PER_PIECE: usize = 64;
 
 /// The largest piece that is read back from the file: one SSH packet.
 const READ: usize = 32 << 10;
+
+/// How long a full memory waits for a driver that may be taking the log, before the disk is used. Waiting in
+/// memory makes the script as slow as the connection, which costs less than a disk that writes all of it.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Where logs may lie, and how much of them.
 #[derive(Debug, Clone)]
@@ -62,6 +70,8 @@ struct State {
     end: u64,
     in_memory: usize,
     ring: Ring,
+    /// Nobody takes the log, so that memory is not waited for.
+    is_spilling: bool,
     finished: bool,
 }
 
@@ -90,6 +100,7 @@ impl Spool {
                 end: 0,
                 in_memory: 0,
                 ring,
+                is_spilling: false,
                 finished: false,
             }),
             readable: Notify::new(),
@@ -100,11 +111,21 @@ impl Spool {
     /// Adds a record, when there is room.
     pub(crate) async fn append(&self, record: Bytes) {
         loop {
-            let writable = self.writable.notified();
-            if self.state().append(&record) {
-                break;
+            let mut writable = pin!(self.writable.notified());
+            // From here on a release counts, even one that comes before the first poll.
+            writable.as_mut().enable();
+            let is_spilling = {
+                let mut state = self.state();
+                if state.append(&record) {
+                    break;
+                }
+                state.is_spilling
+            };
+            if is_spilling {
+                writable.await;
+            } else if timeout(PATIENCE, writable).await.is_err() {
+                self.state().is_spilling = true;
             }
-            writable.await;
         }
         self.readable.notify_waiters();
     }
@@ -135,7 +156,11 @@ impl Spool {
 
     /// Forgets the bytes before `offset`.
     pub(crate) fn release(&self, offset: u64) {
-        self.state().release(offset);
+        {
+            let mut state = self.state();
+            state.release(offset);
+            state.is_spilling = false;
+        }
         self.writable.notify_waiters();
     }
 
@@ -161,6 +186,9 @@ impl State {
         let fits =
             self.in_memory + self.tail.len() + record.len() + PER_PIECE <= self.limits.memory;
         if !fits {
+            if !self.is_spilling {
+                return false;
+            }
             self.seal();
             return self.append_to_disk(record);
         }

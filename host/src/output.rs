@@ -3,9 +3,13 @@
 //! Write errors are ignored throughout: when GitLab Runner is gone the pipes are broken, and a driver that
 //! is releasing a task must not stop for that (`println!` would panic).
 
+mod outlet;
+
 use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
+
+pub use outlet::Outlet;
 
 /// Prints the JSON answer of `config`, the one thing that stage may have on stdout.
 ///

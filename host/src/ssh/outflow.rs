@@ -91,17 +91,26 @@ impl Outflow {
         self.changed.notify_one();
     }
 
-    /// Writes the pieces until there will be no more. A writer that fails gets nothing any more: a
-    /// broken job log is no reason to fail a script.
+    /// Writes the pieces until there will be no more. The writers must pass on what they get without being
+    /// flushed, so that whoever follows the job sees its output when the script pauses. A writer that fails gets
+    /// nothing any more: a broken job log is no reason to fail a script.
     pub(super) async fn write_to(
         &self,
         stdout: impl AsyncWrite + Unpin + Send,
         stderr: impl AsyncWrite + Unpin + Send,
     ) {
         let (mut stdout, mut stderr) = (Sink::new(stdout, "stdout"), Sink::new(stderr, "stderr"));
+        let mut last = Stream::Stdout;
         loop {
             let next = self.state().pieces.pop_front();
             if let Some((stream, data)) = next {
+                // Both may be one job log: what came first shall be there first.
+                match (last, stream) {
+                    (Stream::Stdout, Stream::Stderr) => stdout.flush().await,
+                    (Stream::Stderr, Stream::Stdout) => stderr.flush().await,
+                    _ => {}
+                }
+                last = stream;
                 match stream {
                     Stream::Stdout => stdout.write(&data).await,
                     Stream::Stderr => stderr.write(&data).await,
@@ -109,15 +118,14 @@ impl Outflow {
                 self.written(data.len());
                 continue;
             }
-            // Whoever follows the job sees its output when the script pauses.
-            stdout.flush().await;
-            stderr.flush().await;
             match self.outlook() {
                 Outlook::More => {}
                 Outlook::Wait => self.changed.notified().await,
-                Outlook::End => return,
+                Outlook::End => break,
             }
         }
+        stdout.flush().await;
+        stderr.flush().await;
     }
 
     fn outlook(&self) -> Outlook {

@@ -4,13 +4,12 @@ use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use tokio::io;
 use tokio::time::timeout;
 
 use super::{Context, Termination, launch, loss};
 use crate::backend::{self, TaskStatus};
-use crate::failure::Failure;
-use crate::output;
+use crate::failure::{Failure, Report};
+use crate::output::{self, Outlet};
 use crate::settings::{Shell, SshTimes};
 use crate::ssh::{self, ConnectError, Exit, Link, RunError, Usage};
 use crate::state::{Attempt, ScriptRun, State};
@@ -58,6 +57,8 @@ pub async fn run(
             return Err(explained(context, &state, &mut attempt, failure, is_impostor).await);
         }
     };
+    let outlets = Outlet::stdout().and_then(|stdout| Ok((stdout, Outlet::stderr()?)));
+    let (stdout, stderr) = outlets.map_err(|error| Failure::System(Report::of(&error)))?;
     let began = Instant::now();
     let ran = ssh::run_script(
         session,
@@ -65,8 +66,8 @@ pub async fn run(
         &times,
         command(shell),
         &script,
-        io::stdout(),
-        io::stderr(),
+        stdout,
+        stderr,
         terminated,
         |link| tell(link, times.resume_timeout),
         async || is_there(context, &state, &attempt).await,
