@@ -126,7 +126,9 @@ pub fn config(context: &Context) -> Result<(), Failure> {
     let (environment, placements) = one_environment(context, &state, &id, placements)?;
     announce(name, &placements);
     let attempt = attempt(placements, &trace.steps)?;
-    state.save(&attempt)?;
+    // `prepare` saves it for good before it starts anything: what dies with the machine until then, GitLab Runner
+    // included, has left nothing behind.
+    state.note(&attempt)?;
     output::config_reply(&Reply {
         driver: Driver { name: "Pointsman", version: env!("CARGO_PKG_VERSION") },
         // GitLab Runner pastes it into a shell script between double quotes: never text of a job's.
