@@ -138,9 +138,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let termination = Termination::install(&environment);
     let ended = guard(|| {
         if matches!(stage, Stage::Config) {
-            // First of all, since it starts the process anew.
-            environment::drop_cloud_credentials()
-                .map_err(|error| Failure::System(Report::of(&error)))?;
+            // First of all: from here on there may be other threads.
+            environment::drop_cloud_credentials();
         }
         let settings = load(&global)?;
         trace::start(&global.log, &settings.log);

@@ -4,11 +4,10 @@
 //! of `job_env`. `CUSTOM_ENV_*` are job variables, which a pipeline's author can set to anything: nothing
 //! here or elsewhere reads them.
 
+mod erase;
+
 use std::ffi::OsString;
-use std::io;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::Command;
 
 /// The variable of `job_env` by which `config` tells later stages which attempt is theirs.
 pub const ATTEMPT: &str = "POINTSMAN_ATTEMPT";
@@ -65,30 +64,12 @@ impl RunnerEnvironment {
     }
 }
 
-/// Starts this very process anew without any `AWS_*` variable, when it has one; otherwise returns.
+/// Takes every `AWS_*` variable out of this process, its memory included.
 ///
-/// Policies run in `config`, and while they run the process shall hold no cloud credential. Unsetting a
-/// variable leaves its bytes in memory and in `/proc/self/environ`; executing again does not.
-///
-/// # Errors
-///
-/// Returns the reason when the executable cannot be started again.
-pub fn drop_cloud_credentials() -> io::Result<()> {
-    let is_cloud = |key: &OsString| key.as_encoded_bytes().starts_with(b"AWS_");
-    let keys: Vec<OsString> = std::env::vars_os().map(|(key, _)| key).filter(is_cloud).collect();
-    if keys.is_empty() {
-        return Ok(());
-    }
-    let mut arguments = std::env::args_os();
-    let mut again = Command::new("/proc/self/exe");
-    if let Some(name) = arguments.next() {
-        again.arg0(name);
-    }
-    again.args(arguments);
-    for key in keys {
-        again.env_remove(key);
-    }
-    Err(again.exec())
+/// Policies run in `config`, and while they run the process shall hold no cloud credential. To be called before
+/// anything else, while there is one thread.
+pub fn drop_cloud_credentials() {
+    erase::erase(b"AWS_");
 }
 
 /// Marks a step of a stage at which a test can kill the driver, as `kill -9` would: with the environment

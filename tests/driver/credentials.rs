@@ -1,7 +1,7 @@
 //! Secrets stay where they belong.
 
 use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -40,9 +40,28 @@ fn while_policies_run_the_process_holds_no_cloud_credential() {
     assert!(environ.contains("JOB_RESPONSE_FILE="), "{environ}");
     assert!(!environ.contains("AWS_"), "{environ}");
     assert!(!environ.contains("secret-of-the-runner-manager"), "{environ}");
+    // Of the whole process, not only of what it calls its environment.
+    assert!(holds(child.id(), b"JOB_RESPONSE_FILE="), "this test does not see the process");
+    assert!(!holds(child.id(), b"secret-of-the-runner-manager"));
     signal(&child, Signal::TERM);
     let _ = collect(child).fails_the_system();
     drop(writer);
+}
+
+/// Whether `bytes` are anywhere in the writable memory of the process.
+fn holds(process: u32, bytes: &[u8]) -> bool {
+    let maps = std::fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
+    let memory = std::fs::File::open(format!("/proc/{process}/mem")).unwrap();
+    maps.lines().any(|line| {
+        let mut parts = line.split_whitespace();
+        let (range, access) = (parts.next().unwrap(), parts.next().unwrap());
+        let (from, to) = range.split_once('-').unwrap();
+        let [from, to] = [from, to].map(|text| u64::from_str_radix(text, 16).unwrap());
+        let mut region = vec![0; usize::try_from(to - from).unwrap()];
+        access.starts_with("rw")
+            && memory.read_exact_at(&mut region, from).is_ok()
+            && region.windows(bytes.len()).any(|window| window == bytes)
+    })
 }
 
 #[test]
