@@ -8,6 +8,7 @@ mod cause;
 pub mod ecs;
 pub mod local;
 mod patient;
+pub mod survey;
 
 use std::collections::BTreeMap;
 use std::fmt;

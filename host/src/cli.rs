@@ -1,5 +1,6 @@
 //! The command line: what there is to say, and who does it.
 
+mod doctor;
 mod explain;
 mod migrate;
 mod policy;
@@ -70,6 +71,8 @@ enum Command {
     Explain(explain::Arguments),
     /// Writes the pointsman.toml that does what files of GitLab's Fargate driver did
     Migrate(migrate::Arguments),
+    /// Verifies everything that jobs need of the cloud, and says what to do about what is wrong
+    Doctor(doctor::Arguments),
     /// Stops tasks of this manager that are overdue or whose job has ended
     Sweep(sweep::SweepArguments),
     /// Lists the tasks of this manager that run
@@ -127,6 +130,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Explain(arguments) => return explain::run(&cli.global, &arguments),
         Command::Migrate(arguments) => {
             return end(guard(|| migrate::run(&arguments)), &environment);
+        }
+        Command::Doctor(arguments) => {
+            let mut code = ExitCode::SUCCESS;
+            let ended = guard(|| {
+                code = doctor::run(&cli.global, &arguments, &environment)?;
+                Ok(())
+            });
+            return if ended.is_ok() { code } else { end(ended, &environment) };
         }
         Command::Sweep(arguments) => {
             return end(guard(|| sweep::sweep(&cli.global, &arguments)), &environment);

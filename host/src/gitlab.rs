@@ -115,6 +115,31 @@ pub fn job(settings: &Gitlab, token: &Secret<String>, job_id: u64) -> Result<Ans
     }
 }
 
+/// What the server says to somebody without a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reached {
+    /// HTTP's status: 401 of a GitLab server.
+    pub status: u16,
+    /// The header of this name.
+    pub date: Option<String>,
+}
+
+/// Asks the server what it would be asked in a job, without a token: is it there, and is it a GitLab server?
+///
+/// # Errors
+///
+/// Fails without an answer.
+pub fn reach(settings: &Gitlab) -> Result<Reached, GitlabError> {
+    let url = format!("{}/api/v4/job", settings.url);
+    let response = agent(settings)?
+        .get(&url)
+        .header("Accept", "application/json")
+        .call()
+        .map_err(|source| GitlabError::Transport { url, source: Box::new(source) })?;
+    let date = response.headers().get("date").and_then(|date| date.to_str().ok());
+    Ok(Reached { status: response.status().as_u16(), date: date.map(str::to_owned) })
+}
+
 fn agent(settings: &Gitlab) -> Result<Agent, GitlabError> {
     let config = Agent::config_builder()
         .timeout_global(Some(settings.timeout))

@@ -6,6 +6,7 @@
 pub mod authoring;
 pub mod backend;
 pub mod cli;
+pub mod doctor;
 pub mod environment;
 pub mod failure;
 pub mod gitlab;

@@ -13,6 +13,8 @@ use crate::faults::Faults;
 use crate::lifecycle::Status;
 use crate::model::{CapacityProviderStrategyItem, Tag, TaskDefinition};
 use crate::names::Names;
+use crate::network::Network;
+use crate::permissions::Permissions;
 use crate::protocol::ApiError;
 use crate::requests::RunTask;
 use crate::sessions::Sessions;
@@ -24,6 +26,7 @@ use crate::world::World;
 #[derive(Debug, Clone)]
 pub(crate) struct Cluster {
     pub(crate) name: String,
+    pub(crate) status: String,
     pub(crate) capacity_providers: Vec<String>,
     pub(crate) launch_types: Vec<String>,
     pub(crate) default_strategy: Vec<CapacityProviderStrategyItem>,
@@ -37,6 +40,7 @@ impl Cluster {
     pub(crate) fn new(name: String, capacity_providers: Vec<String>) -> Self {
         Self {
             name,
+            status: "ACTIVE".to_owned(),
             capacity_providers,
             launch_types: Vec::new(),
             default_strategy: Vec::new(),
@@ -53,6 +57,7 @@ impl Cluster {
 pub(crate) struct Revision {
     pub(crate) arn: String,
     pub(crate) number: usize,
+    pub(crate) is_active: bool,
     /// Seconds since 1970.
     pub(crate) registered_at: f64,
     pub(crate) definition: TaskDefinition,
@@ -66,6 +71,10 @@ pub(crate) struct Account {
     pub(crate) subnets: Vec<String>,
     pub(crate) security_groups: Vec<String>,
     pub(crate) roles: Vec<String>,
+    pub(crate) network: Network,
+    pub(crate) permissions: Permissions,
+    /// Of revisions: `family:number`.
+    inactive: Vec<String>,
     /// By family; the last is the latest.
     definitions: BTreeMap<String, Vec<Arc<Revision>>>,
     /// By id.
@@ -107,6 +116,9 @@ impl Account {
             subnets: world.subnets.clone(),
             security_groups: world.security_groups.clone(),
             roles: world.roles.clone(),
+            network: world.network.clone(),
+            permissions: Permissions::new(&world.denied),
+            inactive: world.inactive_task_definitions.clone(),
             definitions: BTreeMap::new(),
             tasks: BTreeMap::new(),
             client_tokens: HashMap::new(),
@@ -119,6 +131,7 @@ impl Account {
         for cluster in &world.clusters {
             let new = Cluster {
                 launch_types: cluster.launch_types.clone(),
+                status: cluster.status.clone(),
                 ..Cluster::new(cluster.name.clone(), cluster.capacity_providers.clone())
             };
             account.clusters.insert(cluster.name.clone(), new);
@@ -143,7 +156,8 @@ impl Account {
             let (family, number) = self.names.task_definition(name)?;
             let revisions = self.definitions.get(family)?;
             match number {
-                None => revisions.last(),
+                // The family alone is its newest active revision.
+                None => revisions.iter().rfind(|revision| revision.is_active),
                 Some(number) => revisions.get(number.checked_sub(1)?),
             }
         };
@@ -167,6 +181,7 @@ impl Account {
         let revision = Arc::new(Revision {
             arn: self.names.task_definition_arn(&definition.family, number),
             number,
+            is_active: !self.inactive.contains(&format!("{}:{number}", definition.family)),
             registered_at: now(),
             definition,
         });

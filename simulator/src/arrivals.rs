@@ -1,5 +1,7 @@
 //! The requests as they arrived, so that others can judge what a client sent: `requests.jsonl` in the simulator's
-//! directory, one JSON object a line, `{"operation": "RunTask", "body": {…}}`.
+//! directory, one JSON object a line, `{"operation": "RunTask", "body": {…}}`. Those of other services than ECS are in
+//! `others.jsonl`: `{"service": "ec2", "form": "Action=…"}` and `{"service": "servicequotas", "operation": …, "body": …}`,
+//! with the service that the request is signed for.
 //!
 //! Written before a request is looked at, so that refused ones are there too. The file holds whatever clients send,
 //! environment variables with keys among it: only its owner may read it.
@@ -26,9 +28,25 @@ impl Arrivals {
         Ok(Self { file: Mutex::new(file) })
     }
 
+    /// Writes the line of a form that was sent to `service`.
+    pub(crate) fn write_form(&self, service: &str, form: &[u8]) {
+        let form = String::from_utf8_lossy(form);
+        self.append(&format!("{}\n", json!({"service": service, "form": form})));
+    }
+
+    /// Writes the line of a JSON request to another service than ECS.
+    pub(crate) fn write_of(&self, service: &str, operation: &str, body: &[u8]) {
+        let line = line(operation, body);
+        let rest = line.strip_prefix('{').unwrap_or(&line);
+        self.append(&format!("{{\"service\":{},{rest}", json!(service)));
+    }
+
     /// Writes one line in one piece. A full disk must not stop the simulation: then there is a line on stderr.
     pub(crate) fn write(&self, operation: &str, body: &[u8]) {
-        let line = line(operation, body);
+        self.append(&line(operation, body));
+    }
+
+    fn append(&self, line: &str) {
         let written =
             self.file.lock().unwrap_or_else(PoisonError::into_inner).write_all(line.as_bytes());
         if let Err(error) = written {
@@ -71,6 +89,19 @@ mod tests {
         for (body, expected) in table {
             assert_eq!(line("RunTask", body), format!("{expected}\n"));
         }
+    }
+
+    #[test]
+    fn other_services_are_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("others.jsonl");
+        let arrivals = Arrivals::open(&path).unwrap();
+        arrivals.write_form("ec2", b"Action=X&Y=%20\"");
+        arrivals.write_of("servicequotas", "GetServiceQuota", b"{\"a\":1}");
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            "{\"form\":\"Action=X&Y=%20\\\"\",\"service\":\"ec2\"}\n{\"service\":\"servicequotas\",\"operation\":\"GetServiceQuota\",\"body\":{\"a\":1}}\n"
+        );
     }
 
     #[test]

@@ -100,6 +100,17 @@ impl Capacity {
         Self { rules, quotas }
     }
 
+    /// The account's quota of this code, in vCPU; so many that nobody meets it where the world has none. `None` for
+    /// a code that is not Fargate's.
+    pub(crate) fn quota(&self, code: &str) -> Option<(&'static str, f64)> {
+        let (name, quota) = match code {
+            "L-3032A538" => ("Fargate On-Demand vCPU resource count", self.quotas.on_demand_vcpus),
+            "L-36FBB829" => ("Fargate Spot vCPU resource count", self.quotas.spot_vcpus),
+            _ => return None,
+        };
+        Some((name, quota.unwrap_or(4000.0)))
+    }
+
     /// From now on: replaces the rules for the same launches.
     pub(crate) fn set(&mut self, rule: Rule) {
         self.rules.retain(|other| other.matches != rule.matches);

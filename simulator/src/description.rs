@@ -162,7 +162,7 @@ pub(crate) fn task_definition(revision: &Revision) -> Value {
     let mut value = json!(revision.definition);
     value["taskDefinitionArn"] = json!(revision.arn);
     value["revision"] = json!(revision.number);
-    value["status"] = json!("ACTIVE");
+    value["status"] = json!(if revision.is_active { "ACTIVE" } else { "INACTIVE" });
     value["registeredAt"] = json!(revision.registered_at);
     value["compatibilities"] = json!(["EC2", "FARGATE"]);
     value
@@ -180,8 +180,9 @@ pub(crate) fn cluster(account: &Account, cluster: &Cluster) -> Value {
     let mut value = json!({
         "clusterArn": account.names.cluster_arn(&cluster.name),
         "clusterName": cluster.name,
-        "status": "ACTIVE",
-        "registeredContainerInstancesCount": 0,
+        "status": cluster.status,
+        // One for each task, so at least one of each kind.
+        "registeredContainerInstancesCount": cluster.launch_types.len(),
         "runningTasksCount": count(|status| status == Status::Running),
         "pendingTasksCount": count(|status| status < Status::Running),
         "activeServicesCount": 0,

@@ -16,8 +16,8 @@ use crate::lifecycle::Status;
 use crate::model::TaskDefinition;
 use crate::protocol::ApiError;
 use crate::requests::{
-    CreateCluster, DescribeClusters, DescribeTaskDefinition, DescribeTasks, ListTasks,
-    PutClusterCapacityProviders, RunTask, StopTask,
+    CreateCluster, DescribeClusters, DescribeTaskDefinition, DescribeTasks, GetServiceQuota,
+    ListTasks, PutClusterCapacityProviders, RunTask, StopTask,
 };
 use crate::service::Service;
 use crate::strategy;
@@ -54,6 +54,7 @@ fn dispatch(service: &Arc<Service>, operation: &str, body: &[u8]) -> Result<Valu
     };
     let target = Target::of(&service.account().names, &request);
     service.admit(operation, &target)?;
+    authorize(&service.account(), operation, &request)?;
     match operation {
         "RunTask" => run_task(service, request, &target),
         "DescribeTasks" => describe_tasks(service, &service.account(), &parse(request)?),
@@ -71,6 +72,19 @@ fn dispatch(service: &Arc<Service>, operation: &str, body: &[u8]) -> Result<Valu
         }
         _ => Err(ApiError::new("UnknownOperationException", "")),
     }
+}
+
+/// IAM's look at a request, which comes before the service's own.
+fn authorize(account: &Account, operation: &str, request: &Value) -> Result<(), ApiError> {
+    let permissions = &account.permissions;
+    let text = |key: &str| request[key].as_str();
+    let resource = text("taskDefinition").or(text("task")).or(text("cluster")).unwrap_or("*");
+    permissions.check(&format!("ecs:{operation}"), resource)?;
+    let has_tags = request["tags"].as_array().is_some_and(|tags| !tags.is_empty());
+    if operation == "RunTask" && has_tags {
+        permissions.check("ecs:TagResource", resource)?;
+    }
+    Ok(())
 }
 
 fn parse<T: DeserializeOwned>(request: Value) -> Result<T, ApiError> {
@@ -404,6 +418,30 @@ fn describe_clusters(account: &Account, request: &DescribeClusters) -> Result<Va
         }
     }
     Ok(json!({"clusters": clusters, "failures": failures}))
+}
+
+/// A call of Service Quotas, of which there is one.
+pub(crate) fn quotas(service: &Service, operation: &str, body: &[u8]) -> Result<Value, ApiError> {
+    let target = Target::of(&service.account().names, &Value::Null);
+    service.admit(operation, &target)?;
+    if operation != "GetServiceQuota" {
+        return Err(ApiError::new("UnknownOperationException", ""));
+    }
+    let account = service.account();
+    account.permissions.check("servicequotas:GetServiceQuota", "*")?;
+    let request: GetServiceQuota =
+        serde_json::from_slice(body).map_err(|error| serialization(&error))?;
+    let found = account.capacity.quota(&request.quota_code);
+    let (name, value) = found.filter(|_| request.service_code == "fargate").ok_or_else(|| {
+        ApiError::new(
+            "NoSuchResourceException",
+            "The request failed because the specified resource doesn't exist.",
+        )
+    })?;
+    Ok(json!({"Quota": {
+        "ServiceCode": "fargate", "ServiceName": "AWS Fargate", "QuotaCode": request.quota_code,
+        "QuotaName": name, "Value": value, "Unit": "None", "Adjustable": true, "GlobalQuota": false,
+    }}))
 }
 
 fn create_cluster(account: &mut Account, request: CreateCluster) -> Result<Value, ApiError> {

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 
 /// What the header `X-Amz-Target` starts with; the operation's name follows.
 pub(crate) const TARGET_PREFIX: &str = "AmazonEC2ContainerServiceV20141113.";
+/// The same of Service Quotas.
+pub(crate) const QUOTAS: &str = "ServiceQuotasV20190624.";
 /// The only content type of the protocol.
 pub(crate) const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
 

@@ -1,5 +1,6 @@
-//! The calls around ECS that speak the query protocol, a form in and XML out: STS's AssumeRole, and EC2's
-//! DescribeNetworkInterfaces and DescribeInstances with the one filter by id.
+//! The calls around ECS that speak the query protocol, a form in and XML out: STS's AssumeRole and
+//! GetCallerIdentity, IAM's SimulatePrincipalPolicy for one action and one resource, and EC2's descriptions of
+//! interfaces, instances and networks.
 
 use std::collections::BTreeMap;
 
@@ -11,6 +12,7 @@ use crate::account::Account;
 use crate::faults::Target;
 use crate::instances;
 use crate::ledger::Event;
+use crate::network::Filters;
 use crate::protocol::ApiError;
 use crate::service::Service;
 use crate::sessions::Request;
@@ -28,11 +30,13 @@ pub(crate) fn perform(service: &Service, caller: Option<&str>, body: &[u8]) -> R
     let target = Target::of(&service.account().names, &serde_json::Value::Null);
     let answer = service.admit(&action, &target).and_then(|()| match action.as_str() {
         "AssumeRole" => assume_role(service, &form),
+        "GetCallerIdentity" => Ok(caller_identity(service, caller)),
+        "SimulatePrincipalPolicy" => simulate(&service.account(), &form),
         "DescribeNetworkInterfaces" => {
             addresses(service, caller, &form, "network-interface-id", network_interfaces)
         }
         "DescribeInstances" => addresses(service, caller, &form, "instance-id", instances),
-        _ => Err(ApiError::new("InvalidAction", format!("The action {action} is not valid"))),
+        _ => network(service, caller, &action, &form),
     });
     match answer {
         Ok(xml) => reply(200, xml),
@@ -43,9 +47,14 @@ pub(crate) fn perform(service: &Service, caller: Option<&str>, body: &[u8]) -> R
                 message: error.message.clone(),
             });
             let (code, message) = (escape(&error.code), escape(&error.message));
-            let xml = if action == "AssumeRole" {
+            let namespace = match action.as_str() {
+                "AssumeRole" | "GetCallerIdentity" => Some("sts.amazonaws.com/doc/2011-06-15"),
+                "SimulatePrincipalPolicy" => Some("iam.amazonaws.com/doc/2010-05-08"),
+                _ => None,
+            };
+            let xml = if let Some(namespace) = namespace {
                 format!(
-                    "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error><RequestId>0</RequestId></ErrorResponse>"
+                    "<ErrorResponse xmlns=\"https://{namespace}/\"><Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error><RequestId>0</RequestId></ErrorResponse>"
                 )
             } else {
                 format!(
@@ -98,6 +107,91 @@ fn assume_role(service: &Service, form: &Form) -> Result<String, ApiError> {
     ))
 }
 
+/// STS answers everybody whose signature is valid; here, everybody.
+fn caller_identity(service: &Service, caller: Option<&str>) -> String {
+    let account = service.account();
+    let (number, arn) = account.sessions.identity(caller, &account.names.account);
+    format!(
+        "<GetCallerIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><GetCallerIdentityResult><Arn>{arn}</Arn><UserId>AIDASIMULATED</UserId><Account>{number}</Account></GetCallerIdentityResult><ResponseMetadata><RequestId>0</RequestId></ResponseMetadata></GetCallerIdentityResponse>"
+    )
+}
+
+fn simulate(account: &Account, form: &Form) -> Result<String, ApiError> {
+    account.permissions.check("iam:SimulatePrincipalPolicy", "*")?;
+    let missing = |key: &str| {
+        let message = format!(
+            "1 validation error detected: Value at '{key}' failed to satisfy constraint: Member must not be null"
+        );
+        ApiError::new("ValidationError", message)
+    };
+    let text = |key: &str| form.get(key).map(String::as_str).ok_or_else(|| missing(key));
+    let source = text("PolicySourceArn")?;
+    if !source.starts_with("arn:aws:iam::") {
+        return Err(ApiError::new(
+            "InvalidInput",
+            format!("{source} is not a user's, group's or role's ARN"),
+        ));
+    }
+    let (action, resource) = (text("ActionNames.member.1")?, text("ResourceArns.member.1")?);
+    if form.contains_key("ActionNames.member.2") || form.contains_key("ResourceArns.member.2") {
+        return Err(ApiError::new("InvalidInput", "One action and one resource are simulated."));
+    }
+    for key in (1..).map(|number| format!("ContextEntries.member.{number}")) {
+        if !form.keys().any(|name| name.starts_with(&format!("{key}."))) {
+            break;
+        }
+        text(&format!("{key}.ContextKeyName"))?;
+        text(&format!("{key}.ContextKeyValues.member.1"))?;
+        text(&format!("{key}.ContextKeyType"))?;
+    }
+    let decision = account.permissions.decision(action, resource, &account.roles);
+    let (action, resource) = (escape(action), escape(resource));
+    Ok(format!(
+        "<SimulatePrincipalPolicyResponse xmlns=\"https://iam.amazonaws.com/doc/2010-05-08/\"><SimulatePrincipalPolicyResult><IsTruncated>false</IsTruncated><EvaluationResults><member><EvalActionName>{action}</EvalActionName><EvalResourceName>{resource}</EvalResourceName><EvalDecision>{decision}</EvalDecision><MatchedStatements/><MissingContextValues/></member></EvaluationResults></SimulatePrincipalPolicyResult><ResponseMetadata><RequestId>0</RequestId></ResponseMetadata></SimulatePrincipalPolicyResponse>"
+    ))
+}
+
+fn network(
+    service: &Service,
+    caller: Option<&str>,
+    action: &str,
+    form: &Form,
+) -> Result<String, ApiError> {
+    let account = service.account();
+    account.sessions.admit(caller).map_err(|_| unauthorized())?;
+    account.permissions.check(&format!("ec2:{action}"), "*")?;
+    let filters = filters(form);
+    account
+        .network
+        .describe(
+            action,
+            &account.names.region,
+            &account.subnets,
+            &account.security_groups,
+            &filters,
+        )
+        .unwrap_or_else(|| {
+            Err(ApiError::new("InvalidAction", format!("The action {action} is not valid")))
+        })
+}
+
+fn filters(form: &Form) -> Filters {
+    let values = |number: usize| {
+        let key = |index: usize| format!("Filter.{number}.Value.{index}");
+        (1..).map_while(|index| form.get(&key(index)).cloned()).collect()
+    };
+    (1..)
+        .map_while(|number| {
+            Some((form.get(&format!("Filter.{number}.Name"))?.clone(), values(number)))
+        })
+        .collect()
+}
+
+fn unauthorized() -> ApiError {
+    let message = "You are not authorized to perform this operation.";
+    ApiError { status: 403, ..ApiError::new("UnauthorizedOperation", message) }
+}
+
 fn addresses(
     service: &Service,
     caller: Option<&str>,
@@ -106,10 +200,9 @@ fn addresses(
     describe: fn(&Account, &[String]) -> String,
 ) -> Result<String, ApiError> {
     let account = service.account();
-    account.sessions.admit(caller).map_err(|_| {
-        let message = "You are not authorized to perform this operation.";
-        ApiError { status: 403, ..ApiError::new("UnauthorizedOperation", message) }
-    })?;
+    account.sessions.admit(caller).map_err(|_| unauthorized())?;
+    let action = form.get("Action").map_or("", String::as_str);
+    account.permissions.check(&format!("ec2:{action}"), "*")?;
     if form.get("Filter.1.Name").map(String::as_str) != Some(filter) {
         return Err(ApiError::new(
             "InvalidParameterValue",

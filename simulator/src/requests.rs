@@ -46,6 +46,16 @@ pub(crate) struct TaskVolumeConfiguration {
     pub(crate) managed_ebs_volume: Option<Value>,
 }
 
+/// `GetServiceQuotaRequest` of Service Quotas
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub(crate) struct GetServiceQuota {
+    pub(crate) service_code: String,
+    pub(crate) quota_code: String,
+    #[expect(dead_code, reason = "a member of the service model, which is accepted")]
+    pub(crate) context_id: Option<String>,
+}
+
 /// `DescribeTasksRequest`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -33,14 +33,38 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
         .with_state(service)
 }
 
+/// AWS's answer, by AWS's clock.
 async fn call(State(service): State<Arc<Service>>, headers: HeaderMap, body: Bytes) -> Response {
+    let mut response = answer(&service, &headers, &body);
+    if service.clock_ahead_s != 0 {
+        let now = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(service.clock_ahead_s);
+        let printer = jiff::fmt::rfc2822::DateTimePrinter::new();
+        let date = printer.timestamp_to_rfc9110_string(&now).ok();
+        if let Some(date) = date.and_then(|date| date.parse().ok()) {
+            response.headers_mut().insert(header::DATE, date);
+        }
+    }
+    response
+}
+
+fn answer(service: &Arc<Service>, headers: &HeaderMap, body: &Bytes) -> Response {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let caller = header("authorization").and_then(sessions::access_key);
+    let signed_for = header("authorization").and_then(sessions::signed_for).unwrap_or_default();
     if header("content-type").is_some_and(|kind| kind.starts_with(query::CONTENT_TYPE)) {
-        return query::perform(&service, caller, &body);
+        service.other_arrivals.write_form(signed_for, body);
+        return query::perform(service, caller, body);
     }
     if let Err(error) = service.account().sessions.admit(caller) {
         return error.into_response();
+    }
+    let quotas = header("x-amz-target").and_then(|target| target.strip_prefix(protocol::QUOTAS));
+    if let Some(operation) = quotas {
+        service.other_arrivals.write_of(signed_for, operation, body);
+        return match operations::quotas(service, operation, body) {
+            Ok(value) => protocol::success(&value),
+            Err(error) => error.into_response(),
+        };
     }
     let operation =
         header("x-amz-target").and_then(|target| target.strip_prefix(protocol::TARGET_PREFIX));
@@ -48,8 +72,8 @@ async fn call(State(service): State<Arc<Service>>, headers: HeaderMap, body: Byt
     let Some(operation) = operation else {
         return ApiError::new("UnknownOperationException", "").into_response();
     };
-    service.arrivals.write(operation, &body);
-    match operations::perform(&service, operation, &body) {
+    service.arrivals.write(operation, body);
+    match operations::perform(service, operation, body) {
         Ok(value) => protocol::success(&value),
         Err(error) => error.into_response(),
     }

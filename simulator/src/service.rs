@@ -26,6 +26,8 @@ pub(crate) struct Service {
     account: Mutex<Account>,
     pub(crate) ledger: LedgerFile,
     pub(crate) arrivals: Arrivals,
+    /// Of other services than ECS.
+    pub(crate) other_arrivals: Arrivals,
     pub(crate) ledger_path: PathBuf,
     pub(crate) addresses: Addresses,
     pub(crate) programs: Programs,
@@ -36,6 +38,8 @@ pub(crate) struct Service {
     /// In real time.
     pub(crate) stop_timeout: Duration,
     pub(crate) probe_servers: bool,
+    /// By how much AWS's clock is ahead.
+    pub(crate) clock_ahead_s: i64,
     pub(crate) keep_directories: bool,
     directory: PathBuf,
     /// Becomes `true` when the simulator ends.
@@ -61,6 +65,7 @@ impl Service {
             ledger: LedgerFile::open(&ledger_path)?,
             ledger_path,
             arrivals: Arrivals::open(&directory.join("requests.jsonl"))?,
+            other_arrivals: Arrivals::open(&directory.join("others.jsonl"))?,
             addresses: Addresses::new(),
             programs,
             pace: world.pace(),
@@ -69,6 +74,7 @@ impl Service {
             stop_timeout: clock.real(Duration::from_millis(world.stop_timeout_ms)),
             clock,
             probe_servers: world.probe_servers,
+            clock_ahead_s: world.clock_ahead_s,
             keep_directories: world.keep_directories,
             directory,
             ending: watch::Sender::new(false),

@@ -1,6 +1,6 @@
 //! Sessions of roles: who may take which, and whose calls are answered. No IO.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::protocol::ApiError;
 use crate::world::AssumableRole;
@@ -9,7 +9,8 @@ use crate::world::AssumableRole;
 #[derive(Debug)]
 pub(crate) struct Sessions {
     roles: Vec<AssumableRole>,
-    keys: BTreeSet<String>,
+    /// Access key ids, each with its session's role and name.
+    keys: BTreeMap<String, (String, String)>,
 }
 
 /// What AssumeRole was asked for.
@@ -27,14 +28,19 @@ pub(crate) fn access_key(authorization: &str) -> Option<&str> {
     authorization.split_once("Credential=")?.1.split('/').next()
 }
 
+/// The service that the request of an `Authorization` header is signed for.
+pub(crate) fn signed_for(authorization: &str) -> Option<&str> {
+    authorization.split_once("Credential=")?.1.split('/').nth(3)
+}
+
 impl Sessions {
     pub(crate) fn new(roles: Vec<AssumableRole>) -> Self {
-        Self { roles, keys: BTreeSet::new() }
+        Self { roles, keys: BTreeMap::new() }
     }
 
     /// Refuses a call by anybody but a session, where roles are named.
     pub(crate) fn admit(&self, key: Option<&str>) -> Result<(), ApiError> {
-        if self.roles.is_empty() || key.is_some_and(|key| self.keys.contains(key)) {
+        if self.roles.is_empty() || key.is_some_and(|key| self.keys.contains_key(key)) {
             return Ok(());
         }
         let (code, message) = if key.is_some_and(|key| key.starts_with("ASIA")) {
@@ -46,6 +52,20 @@ impl Sessions {
             ("AccessDeniedException", "The caller of another account is not authorized.")
         };
         Err(ApiError::new(code, message))
+    }
+
+    /// Whose access key it is, of the account `account`: account and ARN.
+    pub(crate) fn identity(&self, key: Option<&str>, account: &str) -> (String, String) {
+        if let Some((role, name)) = key.and_then(|key| self.keys.get(key)) {
+            let of_role = role.split(':').nth(4).unwrap_or(account);
+            // A path is not part of a session's ARN.
+            let role = role.rsplit('/').next().unwrap_or_default();
+            let arn = format!("arn:aws:sts::{of_role}:assumed-role/{role}/{name}");
+            return (of_role.to_owned(), arn);
+        }
+        // Where roles are named, the caller is of another account.
+        let account = if self.roles.is_empty() { account } else { "999999999999" };
+        (account.to_owned(), format!("arn:aws:iam::{account}:user/manager"))
     }
 
     /// A new session: its access key id, and its length in seconds.
@@ -80,7 +100,7 @@ impl Sessions {
             return Err(ApiError::new("ValidationError", "DurationSeconds is out of range."));
         }
         let key = format!("ASIA{:016X}", rand::random::<u64>());
-        self.keys.insert(key.clone());
+        self.keys.insert(key.clone(), (request.role.clone(), name.clone()));
         Ok((key, role.and_then(|role| role.seconds).unwrap_or(asked)))
     }
 }
@@ -112,6 +132,11 @@ mod tests {
         let (key, seconds) = sessions.assume(&request(Some("acme"))).unwrap();
         assert_eq!(seconds, 3600);
         assert!(sessions.admit(Some(&key)).is_ok());
+        assert_eq!(
+            sessions.identity(Some(&key), "123456789012").1,
+            "arn:aws:sts::123456789012:assumed-role/ci/ci"
+        );
+        assert_eq!(sessions.identity(Some("AKIA1"), "123456789012").0, "999999999999");
         let nameless = Request { session_name: "a b".to_owned(), ..request(Some("acme")) };
         assert_eq!(sessions.assume(&nameless).unwrap_err().code, "ValidationError");
     }
@@ -127,6 +152,8 @@ mod tests {
     fn the_key_is_in_the_authorization() {
         let header = "AWS4-HMAC-SHA256 Credential=AKIA1/20260101/eu-west-1/ecs/aws4_request, SignedHeaders=host, Signature=0";
         assert_eq!(access_key(header), Some("AKIA1"));
+        assert_eq!(signed_for(header), Some("ecs"));
         assert_eq!(access_key("Bearer x"), None);
+        assert_eq!(signed_for("Bearer x"), None);
     }
 }

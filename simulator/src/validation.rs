@@ -64,7 +64,13 @@ pub(crate) fn check(
     overrides_length: usize,
 ) -> Result<Plan, ApiError> {
     let cluster = account.cluster(request.cluster.as_deref())?;
+    if cluster.status != "ACTIVE" {
+        return Err(ApiError::client("The referenced cluster was inactive."));
+    }
     let revision = account.definition(&request.task_definition)?;
+    if !revision.is_active {
+        return Err(ApiError::client("TaskDefinition is inactive"));
+    }
     let count = request.count.unwrap_or(1);
     if !(1..=10).contains(&count) {
         return Err(ApiError::invalid_parameter("Count should be between 1 and 10."));

@@ -10,6 +10,7 @@ use crate::faults::{Fault, Matches};
 use crate::latency::{self, Delays, Latencies, Pace};
 use crate::model::TaskDefinition;
 use crate::names;
+use crate::network::Network;
 
 /// What `time_scale` may be: a task that takes a minute may take a second, or an hour.
 pub(crate) const TIME_SCALES: std::ops::RangeInclusive<f64> = 0.01..=10_000.0;
@@ -68,6 +69,18 @@ pub struct World {
     /// any role can be taken, and none has to be.
     #[serde(default)]
     pub(crate) assumable_roles: Vec<AssumableRole>,
+    /// What of subnets and security groups is unlike the rest.
+    #[serde(default)]
+    pub(crate) network: Network,
+    /// Actions that IAM denies to every caller, such as `ecs:StopTask`.
+    #[serde(default)]
+    pub(crate) denied: Vec<String>,
+    /// Revisions that were deregistered, such as `ci:1`.
+    #[serde(default)]
+    pub(crate) inactive_task_definitions: Vec<String>,
+    /// How far AWS's clock is ahead of the machine's, in the `Date` of its answers.
+    #[serde(default)]
+    pub(crate) clock_ahead_s: i64,
 }
 
 /// A role that AssumeRole gives sessions of.
@@ -93,6 +106,9 @@ pub(crate) struct WorldCluster {
     /// `EC2` and `EXTERNAL`, where the cluster has such container instances: one for each task.
     #[serde(default)]
     pub(crate) launch_types: Vec<String>,
+    /// `ACTIVE` when absent; nothing starts on any other.
+    #[serde(default = "active")]
+    pub(crate) status: String,
 }
 
 /// What stands for a container of an image.
@@ -125,6 +141,10 @@ pub(crate) struct Consistency {
     pub(crate) describe: u64,
     /// ListTasks lags behind so far, with tasks that start and with tasks that stop.
     pub(crate) list: u64,
+}
+
+fn active() -> String {
+    "ACTIVE".to_owned()
 }
 
 fn one() -> f64 {
@@ -211,6 +231,13 @@ impl World {
         for role in &self.roles {
             if !names::is_role_arn(role) {
                 return Err(format!("role `{role}` is not an IAM role's ARN"));
+            }
+        }
+        for action in &self.denied {
+            if !action.contains(':') {
+                return Err(format!(
+                    "`denied` has `{action}`, expected something like `ecs:StopTask`"
+                ));
             }
         }
         if !TIME_SCALES.contains(&self.time_scale) {

@@ -8,6 +8,8 @@ mod authoring;
 mod cleanup;
 mod config;
 mod credentials;
+mod doctor;
+mod doctor_launch;
 mod fallback;
 mod fargate;
 mod gitlab;

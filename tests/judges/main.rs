@@ -1,5 +1,6 @@
-//! Holds what the driver sends to ECS against two judges that nobody of this project wrote: AWS's own service model
-//! as botocore ships it (`requests`, over what the simulator recorded), and moto's server (`moto`).
+//! Holds what the driver sends to ECS, STS, EC2, IAM and Service Quotas against two judges that nobody of this project
+//! wrote: AWS's own service models as botocore ships them (`requests`, over what the simulator recorded), and for ECS
+//! moto's server (`moto`).
 //!
 //! Both are Python's; `scripts/judges` installs them.
 

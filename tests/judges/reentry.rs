@@ -23,7 +23,7 @@ pub(crate) fn run(test: &str, service: &Value) {
         .args(["--exact", test, "--nocapture"])
         // Nobody's profile, proxy or credentials: the requests go to the endpoint or nowhere.
         .env_clear()
-        .env("AWS_ENDPOINT_URL_ECS", endpoint)
+        .env("AWS_ENDPOINT_URL", endpoint)
         .env("AWS_ACCESS_KEY_ID", "test")
         .env("AWS_SECRET_ACCESS_KEY", "test")
         .env("AWS_EC2_METADATA_DISABLED", "true")

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use pointsman::backend::ecs::Ecs;
+use pointsman::backend::survey::Asked;
 use pointsman::backend::{Phase, TaskBackend, TaskId, TaskStatus};
+use pointsman::settings::{AddressKind, EcsCluster};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -83,6 +85,9 @@ async fn drive_the_matrix() {
         backend.stop(&task, "again").await.unwrap();
         assert_eq!(backend.list(&request.started_by).await.unwrap(), [], "{name}");
     }
+    let surveyed = open(cluster()).await;
+    assert_eq!(surveyed.survey_cluster().await.unwrap().unwrap().status, "ACTIVE");
+    assert_eq!(surveyed.survey_definition("judged:1").await.unwrap().status, "ACTIVE");
     let unknown = format!("arn:aws:ecs:eu-west-1:123456789012:task/judged/{:032x}", 7);
     let backend = open(cluster()).await;
     assert_eq!(backend.describe(&TaskId(unknown.clone())).await.unwrap(), None);
@@ -165,4 +170,69 @@ fn the_requests_for_a_long_list_are_valid_too() {
         .map(|(_, body)| body.get("nextToken").is_some())
         .collect();
     assert_eq!(tokens, [false, true]);
+}
+
+/// What the doctor asks other services, and what an address is asked for with.
+async fn drive_other_services() {
+    let backend = open(cluster()).await;
+    let caller = backend.caller().await.0.unwrap();
+    assert_eq!(caller.account, "123456789012");
+    let mut network = backend.survey_subnets().await.unwrap();
+    assert_eq!(network.subnets.len(), 1);
+    backend.survey_routes(&mut network).await.unwrap();
+    backend.survey_endpoints(&mut network).await.unwrap();
+    backend.survey_groups(&mut network).await.unwrap();
+    assert_eq!(network.groups.len(), 1);
+    let without = open(EcsCluster { security_groups: Vec::new(), ..cluster() }).await;
+    without.survey_groups(&mut network).await.unwrap();
+    let asked = Asked {
+        action: "iam:PassRole".to_owned(),
+        resource: "arn:aws:iam::123456789012:role/ci/deploy".to_owned(),
+        context: vec![
+            ("iam:PassedToService".to_owned(), "ecs-tasks.amazonaws.com".to_owned()),
+            ("ecs:CreateAction".to_owned(), "RunTask".to_owned()),
+        ],
+    };
+    let plain = Asked { context: Vec::new(), ..asked.clone() };
+    let ruled =
+        backend.simulate("arn:aws:iam::123456789012:role/ci/manager", &[asked, plain]).await;
+    assert_eq!(ruled.unwrap().len(), 2);
+    assert!(backend.quota("L-3032A538").await.unwrap() > 0.0);
+    // Public addresses are asked for by network interface.
+    let public = EcsCluster { assign_public_ip: true, address: AddressKind::Public, ..cluster() };
+    let backend = open(public).await;
+    let task = backend.launch(&request(0)).await.unwrap();
+    until(&backend, &task, "public", |status| status.phase == Phase::Running).await;
+    backend.stop(&task, "judged").await.unwrap();
+}
+
+#[test]
+fn requests_to_other_services_are_valid_by_their_models() {
+    if reentry::service().is_some() {
+        return reentry::block_on(drive_other_services());
+    }
+    let (simulator, requests, _directory) = start(&world(1));
+    reentry::run(
+        "requests::requests_to_other_services_are_valid_by_their_models",
+        &simulator.ready,
+    );
+
+    let others = requests.with_file_name("others.jsonl");
+    assert_eq!(verdict(&others), Verdict { status: 0, violations: Vec::new() });
+    let text = std::fs::read_to_string(&others).unwrap();
+    for (service, action) in [
+        ("sts", "GetCallerIdentity"),
+        ("ec2", "DescribeSubnets"),
+        ("ec2", "DescribeRouteTables"),
+        ("ec2", "DescribeVpcEndpoints"),
+        ("ec2", "DescribeSecurityGroups"),
+        ("ec2", "DescribeNetworkInterfaces"),
+        ("iam", "SimulatePrincipalPolicy"),
+        ("servicequotas", "GetServiceQuota"),
+    ] {
+        let is_it = |line: &&str| {
+            line.contains(&format!("\"service\":\"{service}\"")) && line.contains(action)
+        };
+        assert!(text.lines().any(|line| is_it(&line)), "{action} was not sent");
+    }
 }

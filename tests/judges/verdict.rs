@@ -110,6 +110,48 @@ fn bad_requests_are_refused() {
 }
 
 #[test]
+fn bad_requests_to_other_services_are_refused() {
+    let form = |service: &str, form: &str| json!({"service": service, "form": form});
+    let subnets = "Action=DescribeSubnets&Version=2016-11-15";
+    let policy = "Action=SimulatePrincipalPolicy&Version=2010-05-08";
+    let table = [
+        (
+            form("ec2", &format!("{subnets}&Filters.1.Name=vpc-id")),
+            "no member is called Filters.1.Name",
+        ),
+        (form("ec2", &format!("{subnets}&Filter.1.Values.1=vpc-1")), "called Filter.1.Values.1"),
+        (form("ec2", &format!("{subnets}&Filter.2.Name=vpc-id")), "called Filter.2.Name"),
+        (form("ec2", "Action=DescribeSubnets&Version=2014-10-01"), "the version is 2014-10-01"),
+        (form("ec2", "Action=DescribeNets&Version=2016-11-15"), "no such operation"),
+        (form("iam", &format!("{policy}&ActionNames.member.1=a")), "\"PolicySourceArn\""),
+        (
+            form(
+                "iam",
+                &format!("{policy}&PolicySourceArn=arn:aws:iam::1:role/x&ActionNames.1=a:b"),
+            ),
+            "ActionNames",
+        ),
+        (form("sts", "Action=GetCallerIdentity&Version=2011-06-15&A=1"), "no member is called A"),
+        (form("s3", "Action=X&Version=1"), "no such service"),
+        (
+            json!({"service": "servicequotas", "operation": "GetServiceQuota", "body": {"ServiceCode": "fargate"}}),
+            "\"QuotaCode\"",
+        ),
+    ];
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("others.jsonl");
+    let lines: Vec<String> = table.iter().map(|(request, _)| request.to_string()).collect();
+    std::fs::write(&file, lines.join("\n")).unwrap();
+    let Verdict { status, violations } = verdict(&file);
+    assert_eq!(status, 1);
+    for (index, (request, words)) in table.iter().enumerate() {
+        let prefix = format!("line {}: ", index + 1);
+        let is_it = |line: &&String| line.starts_with(&prefix) && line.contains(words);
+        assert!(violations.iter().any(|line| is_it(&line)), "{request}: {violations:?}");
+    }
+}
+
+#[test]
 fn good_requests_pass_and_nothing_is_no_pass() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("requests.jsonl");

@@ -11,6 +11,11 @@ mod credentials;
 mod query;
 mod request;
 mod status;
+mod survey;
+mod xml;
+
+#[cfg(test)]
+pub(crate) use request::tests::cluster as tests_cluster;
 
 use std::fmt;
 use std::path::Path;

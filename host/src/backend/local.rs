@@ -61,14 +61,19 @@ pub fn task_directory(state: &Path, attempt: &str) -> PathBuf {
 }
 
 impl Local {
-    /// The backend in the state directory `state`; without `agent` in the settings the executable is
-    /// `pointsman-agent` beside this one.
-    pub fn open(cluster: &LocalCluster, state: &Path) -> Self {
+    /// The agent's executable: the settings', or `pointsman-agent` beside this one.
+    pub fn agent(cluster: &LocalCluster) -> PathBuf {
         let beside = || {
             let own = std::env::current_exe().unwrap_or_default();
             own.with_file_name("pointsman-agent")
         };
-        Self { directory: state.join("local"), agent: cluster.agent.clone().unwrap_or_else(beside) }
+        cluster.agent.clone().unwrap_or_else(beside)
+    }
+
+    /// The backend in the state directory `state`; without `agent` in the settings the executable is
+    /// `pointsman-agent` beside this one.
+    pub fn open(cluster: &LocalCluster, state: &Path) -> Self {
+        Self { directory: state.join("local"), agent: Self::agent(cluster) }
     }
 
     fn start(&self, request: &LaunchRequest) -> io::Result<()> {

@@ -54,7 +54,16 @@ pub async fn cleanup(context: &Context, termination: &Termination) -> Result<(),
     }
 }
 
-async fn release(context: &Context, state: &State, mut attempt: Attempt) -> Result<(), Failure> {
+/// Stops the attempt's tasks and writes its record.
+///
+/// # Errors
+///
+/// Fails when a task could not be stopped; the attempt then stays, for a later sweep.
+pub(crate) async fn release(
+    context: &Context,
+    state: &State,
+    mut attempt: Attempt,
+) -> Result<(), Failure> {
     checkpoint("before-saving-release");
     attempt.releasing_at.get_or_insert_with(Timestamp::now);
     state.note(&attempt)?;

@@ -38,7 +38,7 @@ fn keys_of(attempt: &Attempt) -> Result<&Keys, Failure> {
     attempt.keys.as_ref().ok_or_else(|| Failure::system("the attempt has no keys any more"))
 }
 
-pub(super) fn target(
+pub(crate) fn target(
     attempt: &Attempt,
     definition: &TaskDefinition,
     address: IpAddr,
@@ -82,7 +82,7 @@ pub(super) fn known_target(context: &Context, attempt: &Attempt) -> Result<Targe
 
 /// The same, byte for byte, for the same attempt and launch: ECS takes a repeated token with another request
 /// for a conflict. `state` is [`crate::state::State::identity`].
-pub(super) fn request(
+pub(crate) fn request(
     context: &Context,
     attempt: &Attempt,
     launch: &Launch,
@@ -192,7 +192,7 @@ fn tags(
 }
 
 /// Whom a session in the cluster's account is for.
-pub(super) fn session_facts(context: &Context, attempt: &Attempt) -> SessionFacts {
+pub(crate) fn session_facts(context: &Context, attempt: &Attempt) -> SessionFacts {
     SessionFacts::from([
         (SessionFact::Manager, context.settings.manager.clone()),
         (SessionFact::Profile, attempt.profile.clone()),

@@ -227,6 +227,8 @@ impl House {
             ("AWS_ENDPOINT_URL_ECS", self.endpoint.clone()),
             ("AWS_ENDPOINT_URL_STS", self.endpoint.clone()),
             ("AWS_ENDPOINT_URL_EC2", self.endpoint.clone()),
+            ("AWS_ENDPOINT_URL_IAM", self.endpoint.clone()),
+            ("AWS_ENDPOINT_URL_SERVICE_QUOTAS", self.endpoint.clone()),
             ("AWS_ACCESS_KEY_ID", "AKIATESTTESTTESTTEST".to_owned()),
             ("AWS_SECRET_ACCESS_KEY", "secret-of-the-runner-manager".to_owned()),
             ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),

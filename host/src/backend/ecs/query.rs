@@ -1,6 +1,7 @@
-//! The two calls of the EC2 API, made by hand: `aws-sdk-ec2` is larger than the rest of the driver.
+//! Calls of other services than ECS, made by hand: `aws-sdk-ec2` alone is larger than the rest of the driver.
 //!
-//! EC2 speaks the query protocol: a form in, XML out. Signing, HTTP and retries are the SDK's own parts.
+//! EC2, STS and IAM speak the query protocol: a form in, XML out; Service Quotas speaks JSON. Signing, HTTP and
+//! retries are the SDK's own parts. The addresses of tasks are read here, everything else in `survey`.
 
 use std::convert::Infallible;
 use std::time::{Duration, SystemTime};
@@ -21,10 +22,84 @@ use aws_types::SdkConfig;
 use aws_types::service_config::ServiceConfigKey;
 
 use super::with_advice;
+use super::xml::Node;
 use crate::backend::BackendError;
 
-/// The version of the EC2 API whose answers are read here.
-const VERSION: &str = "2016-11-15";
+/// A service, and how it is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Service {
+    Ec2,
+    Iam,
+    Quotas,
+    Sts,
+}
+
+impl Service {
+    /// As signatures and host names have it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ec2 => "ec2",
+            Self::Iam => "iam",
+            Self::Quotas => "servicequotas",
+            Self::Sts => "sts",
+        }
+    }
+
+    /// As AWS's own variables and files have it: `AWS_ENDPOINT_URL_EC2`.
+    fn id(self) -> &'static str {
+        match self {
+            Self::Ec2 => "EC2",
+            Self::Iam => "IAM",
+            Self::Quotas => "Service Quotas",
+            Self::Sts => "STS",
+        }
+    }
+
+    /// Of the API whose answers are read here.
+    fn version(self) -> &'static str {
+        match self {
+            Self::Ec2 => "2016-11-15",
+            Self::Iam => "2010-05-08",
+            Self::Quotas => "2019-06-24",
+            Self::Sts => "2011-06-15",
+        }
+    }
+
+    /// The endpoint's host in `region`, and the Region that its requests are signed for. IAM has one endpoint for
+    /// each partition (AWS general reference, "IAM endpoints and quotas").
+    fn host(self, region: &str) -> (String, String) {
+        let suffix = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
+        match self {
+            Self::Iam if region.starts_with("cn-") => {
+                (format!("iam.cn-north-1.{suffix}"), "cn-north-1".to_owned())
+            }
+            Self::Iam if region.starts_with("us-gov-") => {
+                (format!("iam.us-gov.{suffix}"), "us-gov-west-1".to_owned())
+            }
+            Self::Iam => (format!("iam.{suffix}"), "us-east-1".to_owned()),
+            _ => (format!("{}.{region}.{suffix}", self.name()), region.to_owned()),
+        }
+    }
+}
+
+/// What is sent: an action's name with its form, or with its JSON.
+#[derive(Debug, Clone)]
+pub(super) struct Call {
+    pub(super) service: Service,
+    pub(super) action: &'static str,
+    /// `Action` and `Version` are added to it; for Service Quotas, JSON.
+    pub(super) body: String,
+}
+
+/// What came back.
+#[derive(Debug, Clone)]
+pub(super) struct Reply {
+    action: &'static str,
+    status: u16,
+    /// The header of this name.
+    pub(super) date: Option<String>,
+    body: String,
+}
 
 /// A filter takes at most this many values (EC2 API reference, "Filtering").
 pub(super) const FILTER_LIMIT: usize = 200;
@@ -77,19 +152,58 @@ pub(super) async fn describe(
     action: Action,
     ids: &[String],
 ) -> Result<Vec<Addresses>, BackendError> {
-    let call = action.name();
-    let url = endpoint(sdk, region);
-    let request = signed(&url, region, credentials, &form(action, ids), SystemTime::now())
-        .map_err(|message| BackendError::new(call, "request", message))?;
+    let call =
+        Call { service: Service::Ec2, action: action.name(), body: form(action.filter(), ids) };
+    let body = send(sdk, credentials, region, &call).await?.body()?;
+    let no_xml = || BackendError::new(call.action, "answer", "the answer is no XML of EC2's");
+    parse(action, &body).ok_or_else(no_xml)
+}
+
+impl Reply {
+    /// The body of an answer that is no error.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the service's code and message.
+    pub(super) fn body(self) -> Result<String, BackendError> {
+        if self.status == 200 {
+            return Ok(self.body);
+        }
+        let (code, message) = error_of(&self.body)
+            .unwrap_or_else(|| (format!("HTTP {}", self.status), "no message".to_owned()));
+        Err(with_advice(BackendError::new(self.action, code, message)))
+    }
+}
+
+/// Signs and sends `call`.
+///
+/// # Errors
+///
+/// Fails without an answer; an answer that is an error is told of by [`Reply::body`].
+pub(super) async fn send(
+    sdk: &SdkConfig,
+    credentials: &Credentials,
+    region: &str,
+    call: &Call,
+) -> Result<Reply, BackendError> {
+    let (url, region) = endpoint(sdk, call.service, region);
+    let action = call.action;
+    let request = signed(&url, &region, credentials, call, SystemTime::now())
+        .map_err(|message| BackendError::new(action, "request", message))?;
     let mut operation = Operation::builder()
-        .service_name("ec2")
-        .operation_name(call)
+        .service_name(call.service.name())
+        .operation_name(action)
         .endpoint_url(&url)
         .no_auth()
         // Whatever holds for ECS: nobody above repeats these calls.
         .standard_retry(&RetryConfig::standard())
         .retry_classifier(HttpStatusCodeClassifier::default())
-        .timeout_config(TimeoutConfig::builder().operation_timeout(TIMEOUT).build());
+        .timeout_config(
+            TimeoutConfig::builder()
+                .operation_timeout(TIMEOUT)
+                .connect_timeout(super::CONNECT_TIMEOUT)
+                .build(),
+        );
     if let Some(client) = sdk.http_client() {
         operation = operation.http_client(client);
     }
@@ -98,32 +212,28 @@ pub(super) async fn describe(
     }
     let operation = operation
         .serializer(move |()| request.try_clone().ok_or_else(|| "the body is a stream".into()))
-        .deserializer::<_, Infallible>(|response: &HttpResponse| {
+        .deserializer::<_, Infallible>(move |response: &HttpResponse| {
             let body = response.body().bytes().unwrap_or_default();
-            Ok((response.status().as_u16(), String::from_utf8_lossy(body).into_owned()))
+            Ok(Reply {
+                action,
+                status: response.status().as_u16(),
+                date: response.headers().get("date").map(str::to_owned),
+                body: String::from_utf8_lossy(body).into_owned(),
+            })
         })
         .build();
-    let (status, body) = match operation.invoke(()).await {
-        Ok(answer) => answer,
-        Err(error) => {
-            let error: SdkError<Infallible, HttpResponse> = error;
-            let message = DisplayErrorContext(error).to_string();
-            return Err(with_advice(BackendError::new(call, "no answer", message)));
-        }
-    };
-    if status == 200 {
-        return parse(action, &body)
-            .ok_or_else(|| BackendError::new(call, "answer", "the answer is no XML of EC2's"));
-    }
-    let (code, message) =
-        error_of(&body).unwrap_or_else(|| (format!("HTTP {status}"), "no message".to_owned()));
-    Err(with_advice(BackendError::new(call, code, message)))
+    operation.invoke(()).await.map_err(|error| {
+        let error: SdkError<Infallible, HttpResponse> = error;
+        let message = DisplayErrorContext(error).to_string();
+        with_advice(BackendError::new(action, "no answer", message))
+    })
 }
 
-/// EC2's endpoint, or the one that AWS's own variables and files name (`AWS_ENDPOINT_URL_EC2`).
-fn endpoint(sdk: &SdkConfig, region: &str) -> String {
+/// The service's endpoint, or the one that AWS's own variables and files name (`AWS_ENDPOINT_URL_EC2`), with the
+/// Region to sign for.
+fn endpoint(sdk: &SdkConfig, service: Service, region: &str) -> (String, String) {
     let key = ServiceConfigKey::builder()
-        .service_id("EC2")
+        .service_id(service.id())
         .env("AWS_ENDPOINT_URL")
         .profile("endpoint_url")
         .build();
@@ -131,22 +241,25 @@ fn endpoint(sdk: &SdkConfig, region: &str) -> String {
         .ok()
         .and_then(|key| sdk.service_config()?.load_config(key))
         .or_else(|| sdk.endpoint_url().map(str::to_owned));
-    configured.unwrap_or_else(|| {
-        let suffix = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
-        format!("https://ec2.{region}.{suffix}")
-    })
+    let (host, region) = service.host(region);
+    (configured.unwrap_or_else(|| format!("https://{host}")), region)
 }
 
-fn form(action: Action, ids: &[String]) -> String {
-    let mut form =
-        format!("Action={}&Version={VERSION}&Filter.1.Name={}", action.name(), action.filter());
-    for (index, id) in ids.iter().enumerate() {
-        form.push_str(&format!("&Filter.1.Value.{}={}", index + 1, escape(id)));
+/// A filter of EC2's, to be put into a form.
+pub(super) fn filter(number: usize, name: &str, values: &[String]) -> String {
+    let mut form = format!("Filter.{number}.Name={}", escape(name));
+    for (index, value) in values.iter().enumerate() {
+        form.push_str(&format!("&Filter.{number}.Value.{}={}", index + 1, escape(value)));
     }
     form
 }
 
-fn escape(text: &str) -> String {
+fn form(name: &str, ids: &[String]) -> String {
+    filter(1, name, ids)
+}
+
+/// For a form.
+pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::new();
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
@@ -162,36 +275,55 @@ fn signed(
     url: &str,
     region: &str,
     credentials: &Credentials,
-    form: &str,
+    call: &Call,
     time: SystemTime,
 ) -> Result<HttpRequest, String> {
-    const CONTENT_TYPE: &str = "application/x-www-form-urlencoded; charset=utf-8";
     let identity = credentials.clone().into();
     let params = v4::SigningParams::builder()
         .identity(&identity)
         .region(region)
-        .name("ec2")
+        .name(call.service.name())
         .time(time)
         .settings(SigningSettings::default())
         .build()
         .map_err(|error| error.to_string())?
         .into();
     let url = format!("{}/", url.trim_end_matches('/'));
-    let headers = std::iter::once(("content-type", CONTENT_TYPE));
-    let signable =
-        SignableRequest::new("POST", &url, headers, SignableBody::Bytes(form.as_bytes()))
-            .map_err(|error| error.to_string())?;
+    let (headers, body) = message(call);
+    let signable = SignableRequest::new(
+        "POST",
+        &url,
+        headers.iter().map(|(name, value)| (*name, value.as_str())),
+        SignableBody::Bytes(body.as_bytes()),
+    )
+    .map_err(|error| error.to_string())?;
     let (instructions, _) =
         sign(signable, &params).map_err(|error| error.to_string())?.into_parts();
-    let mut request = HttpRequest::new(SdkBody::from(form));
+    let mut request = HttpRequest::new(SdkBody::from(body));
     request.set_method("POST").map_err(|error| error.to_string())?;
     request.set_uri("/").map_err(|error| error.to_string())?;
-    let headers = request.headers_mut();
-    for (name, value) in [("content-type", CONTENT_TYPE)].into_iter().chain(instructions.headers())
-    {
-        headers.try_insert(name.to_owned(), value.to_owned()).map_err(|error| error.to_string())?;
+    let target = request.headers_mut();
+    let plain = headers.iter().map(|(name, value)| (*name, value.as_str()));
+    for (name, value) in plain.chain(instructions.headers()) {
+        target.try_insert(name.to_owned(), value.to_owned()).map_err(|error| error.to_string())?;
     }
     Ok(request)
+}
+
+/// Headers and body by the service's protocol.
+fn message(call: &Call) -> (Vec<(&'static str, String)>, String) {
+    if call.service == Service::Quotas {
+        let headers = vec![
+            ("content-type", "application/x-amz-json-1.1".to_owned()),
+            ("x-amz-target", format!("ServiceQuotasV20190624.{}", call.action)),
+        ];
+        return (headers, call.body.clone());
+    }
+    let kind = "application/x-www-form-urlencoded; charset=utf-8".to_owned();
+    let separator = if call.body.is_empty() { "" } else { "&" };
+    let (action, version) = (call.action, call.service.version());
+    let body = format!("Action={action}&Version={version}{separator}{}", call.body);
+    (vec![("content-type", kind)], body)
 }
 
 /// The addresses in EC2's answer; `None` for anything else.
@@ -254,23 +386,20 @@ fn item_of(action: Action, mut item: ScopedDecoder<'_, '_>) -> Addresses {
     addresses
 }
 
-/// `<Response><Errors><Error><Code>…</Code><Message>…</Message></Error></Errors></Response>`
-fn error_of(xml: &str) -> Option<(String, String)> {
-    let mut document = Document::new(xml);
-    let mut root = document.root_element().ok()?;
-    let mut errors = root.next_tag()?;
-    let mut error = errors.next_tag()?;
-    let (mut code, mut message) = (None, String::new());
-    while let Some(mut tag) = error.next_tag() {
-        let name = tag.start_el().local().to_owned();
-        let text = try_data(&mut tag).ok()?.into_owned();
-        match name.as_str() {
-            "Code" => code = Some(text),
-            "Message" => message = text,
-            _ => {}
-        }
+/// Code and message of EC2's `<Response><Errors><Error>`, of the others' `<ErrorResponse><Error>`, and of JSON's
+/// `{"__type": …, "message": …}`.
+fn error_of(body: &str) -> Option<(String, String)> {
+    if let Ok(json) = serde_json::from_str::<serde_json::Value>(body) {
+        let code = json["__type"].as_str()?.rsplit('#').next()?.to_owned();
+        let message = json["message"].as_str().or(json["Message"].as_str()).unwrap_or_default();
+        return Some((code, message.to_owned()));
     }
-    Some((code?, message))
+    let inner = ["Errors", "Error"];
+    let found = Node::read(body, "Response", &inner)
+        .or_else(|| Node::read(body, "ErrorResponse", &inner))?;
+    let error = found.child("Errors").unwrap_or(&found).child("Error")?;
+    let code = Some(error.text("Code").to_owned()).filter(|code| !code.is_empty())?;
+    Some((code, error.text("Message").to_owned()))
 }
 
 #[cfg(test)]
@@ -283,7 +412,12 @@ mod tests {
     fn a_form_is_of_ids_only() {
         let ids = ["eni-1".to_owned(), "eni 2&x".to_owned()];
         assert_eq!(
-            form(Action::DescribeNetworkInterfaces, &ids),
+            message(&Call {
+                service: Service::Ec2,
+                action: Action::DescribeNetworkInterfaces.name(),
+                body: form(Action::DescribeNetworkInterfaces.filter(), &ids),
+            })
+            .1,
             "Action=DescribeNetworkInterfaces&Version=2016-11-15&Filter.1.Name=network-interface-id&Filter.1.Value.1=eni-1&Filter.1.Value.2=eni%202%26x"
         );
     }
@@ -292,10 +426,14 @@ mod tests {
     fn a_request_is_signed_for_ec2_with_its_session() {
         let credentials =
             Credentials::new("ASIAEXAMPLE", "secret", Some("the-token".into()), None, "test");
-        let form = form(Action::DescribeInstances, &["i-1".to_owned()]);
+        let call = Call {
+            service: Service::Ec2,
+            action: "DescribeInstances",
+            body: form("instance-id", &["i-1".to_owned()]),
+        };
         let time = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let request =
-            signed("https://ec2.eu-west-1.amazonaws.com", "eu-west-1", &credentials, &form, time)
+            signed("https://ec2.eu-west-1.amazonaws.com", "eu-west-1", &credentials, &call, time)
                 .unwrap();
         let header = |name: &str| request.headers().get(name).unwrap_or_default().to_owned();
         assert_eq!(request.method(), "POST");
@@ -377,6 +515,13 @@ mod tests {
         let (code, message) = error_of(xml).unwrap();
         assert_eq!(code, "UnauthorizedOperation");
         assert!(message.starts_with("You are not authorized"));
+        let sts = "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error><Type>Sender</Type><Code>SignatureDoesNotMatch</Code><Message>Signature expired</Message></Error></ErrorResponse>";
+        assert_eq!(
+            error_of(sts),
+            Some(("SignatureDoesNotMatch".to_owned(), "Signature expired".to_owned()))
+        );
+        let json = r#"{"__type":"com.amazonaws#AccessDeniedException","Message":"no"}"#;
+        assert_eq!(error_of(json), Some(("AccessDeniedException".to_owned(), "no".to_owned())));
         assert_eq!(error_of("<html><body>502</body></html>"), None);
     }
 }
