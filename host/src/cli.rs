@@ -1,5 +1,6 @@
 //! The command line: what there is to say, and who does it.
 
+mod check;
 mod doctor;
 mod explain;
 mod migrate;
@@ -73,6 +74,8 @@ enum Command {
     Migrate(migrate::Arguments),
     /// Verifies everything that jobs need of the cloud, and says what to do about what is wrong
     Doctor(doctor::Arguments),
+    /// Looks for mistakes in the settings file, its policies and GitLab Runner's file, without the cloud
+    Check(check::Arguments),
     /// Stops tasks of this manager that are overdue or whose job has ended
     Sweep(sweep::SweepArguments),
     /// Lists the tasks of this manager that run
@@ -139,6 +142,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             });
             return if ended.is_ok() { code } else { end(ended, &environment) };
         }
+        Command::Check(arguments) => return check::run(&cli.global, &arguments),
         Command::Sweep(arguments) => {
             return end(guard(|| sweep::sweep(&cli.global, &arguments)), &environment);
         }

@@ -5,6 +5,7 @@
 
 pub mod authoring;
 pub mod backend;
+pub mod check;
 pub mod cli;
 pub mod doctor;
 pub mod environment;
@@ -18,6 +19,7 @@ pub mod registry;
 pub mod rehearse;
 pub mod secret;
 pub mod settings;
+pub mod spelling;
 pub mod ssh;
 pub mod stages;
 pub mod state;

@@ -13,12 +13,15 @@ pub mod run;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::backend;
 use crate::environment::RunnerEnvironment;
 use crate::failure::{Failure, Report};
-use crate::settings::{Cluster, Profile, Settings};
+use crate::settings::{Cluster, Profile, Settings, SshTimes};
+use crate::spelling;
 use crate::state::{Attempt, AttemptId, State};
 
 /// What every stage starts from.
@@ -56,7 +59,10 @@ impl Context {
                 .get_key_value(name)
                 .map(|(name, profile)| (name.as_str(), profile))
                 .ok_or_else(|| {
-                    let report = Report::new(format!("the settings file has no profile `{name}`"));
+                    let mut report =
+                        Report::new(format!("the settings file has no profile `{name}`"));
+                    let near = spelling::nearest(name, profiles.keys().map(String::as_str));
+                    report.hints.extend(near.map(|near| format!("did you mean `{near}`?")));
                     Failure::System(report.hint(format!("it has: {}", names())))
                 }),
             None if profiles.len() == 1 => Ok(profiles
@@ -133,6 +139,15 @@ impl Termination {
             stream.recv().await;
         })
     }
+}
+
+/// How long a stage goes on after SIGTERM at most.
+pub fn after_sigterm(ssh: &SshTimes) -> Duration {
+    // A request that is under way is not given up: it would stay open whether there is a task.
+    let prepare = backend::ecs::CALL_TIMEOUT + prepare::STOP_TIMEOUT;
+    // From SIGTERM to SIGKILL in the task, and what is left to say on both sides.
+    let run = ssh.stop_grace + Duration::from_secs(10);
+    prepare.max(run).max(cleanup::AFTER_SIGTERM)
 }
 
 /// What a stage is asked to run.

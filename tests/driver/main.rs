@@ -5,6 +5,7 @@
 
 mod accounts;
 mod authoring;
+mod check;
 mod cleanup;
 mod config;
 mod credentials;

@@ -39,7 +39,7 @@ use crate::settings::EcsCluster;
 
 /// Of a call. A repetition is cheap, since `clientToken` makes it safe, and a driver without an answer for
 /// this long had better say so.
-const CALL_TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Of a TCP connection; AWS's own default is longer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);

@@ -155,6 +155,19 @@ pub fn fit(
     Ok(fitted)
 }
 
+/// The most CPU, and the most memory, of all pairs that Fargate offers within `max`; `None` when there are none.
+pub fn largest_within(max: Size) -> Option<Size> {
+    let rows = GRID.iter().filter(|row| row.cpu_units <= max.cpu_units);
+    let fitting = rows.filter_map(|row| {
+        let memory_mib = row.at_most(max.memory_mib);
+        (memory_mib <= max.memory_mib).then_some(Size { cpu_units: row.cpu_units, memory_mib })
+    });
+    fitting.reduce(|most, next| Size {
+        cpu_units: most.cpu_units.max(next.cpu_units),
+        memory_mib: most.memory_mib.max(next.memory_mib),
+    })
+}
+
 /// What ECS takes as a task's CPU units on instances (API reference, RegisterTaskDefinition, `cpu`).
 const CPU_ON_INSTANCES: std::ops::RangeInclusive<u32> = 128..=196_608;
 
@@ -187,6 +200,20 @@ mod tests {
 
     const fn size(cpu_units: u32, memory_mib: u32) -> Size {
         Size { cpu_units, memory_mib }
+    }
+
+    #[test]
+    fn what_of_a_bound_can_be_had() {
+        for (max, expected) in [
+            (size(4096, 16 * GIB), Some(size(4096, 16 * GIB))),
+            (size(3072, 16 * GIB), Some(size(2048, 16 * GIB))),
+            (size(1024, 16 * GIB), Some(size(1024, 8 * GIB))),
+            (size(8192, 9 * GIB), Some(size(4096, 9 * GIB))),
+            (size(255, 16 * GIB), None),
+            (size(1024, 100), None),
+        ] {
+            assert_eq!(largest_within(max), expected, "{max}");
+        }
     }
 
     /// The corners of the developer guide's table.

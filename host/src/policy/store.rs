@@ -107,6 +107,13 @@ pub struct Description {
     valid_settings: BTreeSet<String>,
 }
 
+impl Description {
+    /// Whether the component can read claims at all.
+    pub fn reads_claims(&self) -> bool {
+        self.imports.iter().any(|name| component::is_claims(name))
+    }
+}
+
 /// A directory of compiled components, and the runtime that they are for.
 pub struct Store {
     directory: Directory,
@@ -133,7 +140,7 @@ pub(super) struct Loaded {
 
 impl Loaded {
     fn new(linked: Linked, description: Description) -> Self {
-        let imports_claims = description.imports.iter().any(|name| component::is_claims(name));
+        let imports_claims = description.reads_claims();
         Self { linked, imports_claims, description: Mutex::new(description) }
     }
 }

@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::table::{Table, list};
+use super::table::Table;
 use super::{Cluster, ClusterBackend, TaskDefinition, values};
 use crate::placement::bounds::Bounds;
 use crate::placement::{Arch, Capacity};
+use crate::spelling::list;
 
 /// The name of the built-in answer in chains and records; no name of a table has a space.
 pub const DEFAULT_POLICY: &str = "built-in default";

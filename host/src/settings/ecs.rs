@@ -383,7 +383,7 @@ fn session_name(name: &str) -> Result<(), String> {
     }
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"_+=,.@-".contains(&byte);
     if rest.contains(['{', '}']) {
-        let names = super::table::list(SessionFact::ALL.map(|(name, _)| format!("{{{name}}}")));
+        let names = crate::spelling::list(SessionFact::ALL.map(|(name, _)| format!("{{{name}}}")));
         return Err(format!("is `{name}`, whose placeholders can be {names}"));
     }
     if !rest.bytes().all(legal) || !(2..=MAX_SESSION_NAME).contains(&name.len()) {

@@ -71,7 +71,7 @@ pub struct Flags {
 
 impl Flags {
     /// A flag that is there.
-    pub(super) fn first(&self) -> Option<&'static str> {
+    pub fn first(&self) -> Option<&'static str> {
         match self {
             Self { task_definition: Some(_), .. } => Some("--task-def"),
             Self { platform_version: Some(_), .. } => Some("--platform-version"),

@@ -7,7 +7,8 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::default::{self, Offered};
-use super::table::{Source, Table, list, nearest};
+
+use super::table::{Source, Table};
 use super::{
     ClaimsTaint, Cluster, ClusterBackend, Component, Gitlab, HostKeySource, JobTags, LocalCluster,
     Mode, OnError, Policy, Problem, Profile, Role, Settings, Shell, SshServer, SshTimes,
@@ -16,6 +17,7 @@ use super::{
 use super::{ecs, gitlab, log, values};
 use crate::placement::bounds::Bounds;
 use crate::placement::{Arch, Capacity, size::Size};
+use crate::spelling::{list, nearest};
 
 /// Fargate gives this much without asking.
 const INCLUDED_STORAGE_GIB: u32 = 20;

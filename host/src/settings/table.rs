@@ -10,6 +10,7 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::Problem;
+use crate::spelling::{list, nearest};
 
 /// The file's text and the mistakes found so far.
 #[derive(Debug)]
@@ -202,23 +203,4 @@ impl<'t> Table<'t> {
             None => format!("is no key of this table, which has {}", list(known.iter())),
         }
     }
-}
-
-/// The name most like `wanted`, if one is like it at all.
-pub(super) fn nearest<'n>(
-    wanted: &str,
-    names: impl IntoIterator<Item = &'n str>,
-) -> Option<&'n str> {
-    names
-        .into_iter()
-        .map(|name| (strsim::damerau_levenshtein(wanted, name), name))
-        .filter(|(distance, name)| *distance <= name.len().max(wanted.len()) / 3 + 1)
-        .min()
-        .map(|(_, name)| name)
-}
-
-/// `` `a`, `b` ``
-pub(super) fn list<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> String {
-    let names: Vec<String> = names.into_iter().map(|name| format!("`{}`", name.as_ref())).collect();
-    names.join(", ")
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::table::{list, nearest};
+use crate::spelling::{list, nearest};
 
 fn expected<T>(what: &str, value: &DeValue<'_>) -> Result<T, String> {
     Err(format!("is a {}, expected {what}", value.type_str()))

@@ -16,10 +16,10 @@ use crate::failure::Failure;
 use crate::state::{Attempt, Launch, Outcome, OutcomeKind, State, StateError};
 
 /// Of the whole stage.
-const LIMIT: Duration = Duration::from_secs(180);
+pub(crate) const LIMIT: Duration = Duration::from_secs(180);
 
 /// What is begun is brought to its end for so long after SIGTERM: a task that is not stopped costs money.
-const AFTER_SIGTERM: Duration = Duration::from_secs(10);
+pub(crate) const AFTER_SIGTERM: Duration = Duration::from_secs(10);
 
 /// ListTasks may not know a task this young.
 const YOUNG: SignedDuration = SignedDuration::from_secs(60);

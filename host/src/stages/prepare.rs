@@ -29,10 +29,10 @@ use waiting::Waiting;
 use watch::Watch;
 
 /// A task on this machine has its address at once.
-const LOCAL_START_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const LOCAL_START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Of stopping a task that will not be used; `cleanup` tries again.
-const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A shorter wait for this process's turn is not worth a line.
 const LONG_TURN: Duration = Duration::from_secs(2);

@@ -42,6 +42,23 @@ impl Store {
             .map_err(|source| PolicyError::Store { policy: name.to_owned(), source })
     }
 
+    /// Keeps for `policy` what `other` has kept of it out of a registry.
+    ///
+    /// # Errors
+    ///
+    /// Fails when `other` has not got it, or it cannot be written.
+    pub fn keep_from(
+        &self,
+        other: &Self,
+        name: &str,
+        policy: &settings::Policy,
+    ) -> Result<(), PolicyError> {
+        let bytes = other
+            .read_component(policy)
+            .map_err(|source| PolicyError::Store { policy: name.to_owned(), source })?;
+        self.keep(name, policy, &bytes)
+    }
+
     /// Whether a job would find `policy` compiled.
     pub fn is_compiled(&self, policy: &settings::Policy) -> bool {
         let present = |file: &str| self.directory.open_file(file).ok().flatten().is_some();
