@@ -4,6 +4,7 @@ mod check;
 mod doctor;
 mod explain;
 mod migrate;
+mod iam_policy;
 mod policy;
 mod rehearse;
 mod sweep;
@@ -76,6 +77,8 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Looks for mistakes in the settings file, its policies and GitLab Runner's file, without the cloud
     Check(check::Arguments),
+    /// Prints the IAM policy that the driver's credentials need, told from the settings file
+    IamPolicy(iam_policy::Arguments),
     /// Stops tasks of this manager that are overdue or whose job has ended
     Sweep(sweep::SweepArguments),
     /// Lists the tasks of this manager that run
@@ -142,6 +145,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             });
             return if ended.is_ok() { code } else { end(ended, &environment) };
         }
+        Command::IamPolicy(arguments) => return iam_policy::run(&cli.global, arguments),
         Command::Check(arguments) => return check::run(&cli.global, &arguments),
         Command::Sweep(arguments) => {
             return end(guard(|| sweep::sweep(&cli.global, &arguments)), &environment);

@@ -18,6 +18,7 @@ mod gitlab;
 mod guests;
 mod guide;
 mod hostile;
+mod iam;
 mod impostor;
 mod kill_walk;
 mod local;
