@@ -3,10 +3,11 @@
 mod check;
 mod doctor;
 mod explain;
-mod migrate;
 mod iam_policy;
+mod migrate;
 mod policy;
 mod rehearse;
+mod schema;
 mod sweep;
 mod trace;
 
@@ -79,6 +80,8 @@ enum Command {
     Check(check::Arguments),
     /// Prints the IAM policy that the driver's credentials need, told from the settings file
     IamPolicy(iam_policy::Arguments),
+    /// Prints the JSON Schema of the settings file, for editors
+    Schema(schema::Arguments),
     /// Stops tasks of this manager that are overdue or whose job has ended
     Sweep(sweep::SweepArguments),
     /// Lists the tasks of this manager that run
@@ -146,6 +149,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return if ended.is_ok() { code } else { end(ended, &environment) };
         }
         Command::IamPolicy(arguments) => return iam_policy::run(&cli.global, arguments),
+        Command::Schema(arguments) => return schema::run(&arguments),
         Command::Check(arguments) => return check::run(&cli.global, &arguments),
         Command::Sweep(arguments) => {
             return end(guard(|| sweep::sweep(&cli.global, &arguments)), &environment);

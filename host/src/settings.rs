@@ -5,6 +5,7 @@
 
 pub mod component;
 mod default;
+pub mod description;
 mod ecs;
 pub mod fargate;
 pub mod gitlab;

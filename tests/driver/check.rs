@@ -647,7 +647,11 @@ fn chains() -> Vec<(Edits, &'static [(Kind, &'static str, &'static str)])> {
             ],
         ),
         (
-            &[(P, "ssh = { server = \"agent\" }", "builds_dir = \"runner\"\nssh = { server = \"agent\" }")],
+            &[(
+                P,
+                "ssh = { server = \"agent\" }",
+                "builds_dir = \"runner\"\nssh = { server = \"agent\" }",
+            )],
             &[(
                 DirectoryMissing,
                 "[[runners]] production: builds_dir: is missing, and `builds_dir = \"runner\"` of a task definition",

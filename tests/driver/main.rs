@@ -30,6 +30,7 @@ mod prepare;
 mod rehearsal;
 mod run;
 mod scenario;
+mod schema;
 mod settings;
 mod signals;
 mod slow;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::table::Table;
-use super::{Cluster, ClusterBackend, TaskDefinition, values};
+use super::{Cluster, ClusterBackend, TaskDefinition, description, values};
 use crate::placement::bounds::Bounds;
 use crate::placement::{Arch, Capacity};
 use crate::spelling::list;
@@ -79,7 +79,7 @@ impl<'t> Tables<'t> {
         let capacities = [("on-demand", Capacity::OnDemand), ("spot", Capacity::Spot)];
         let capacity = table.optional("capacity", |value| values::choice(value, &capacities));
         let role = table.optional("role", values::text);
-        table.finish();
+        table.finish(&description::DEFAULT);
         let variables = Variables::read(&self.variables);
         let bounds = bounds?;
         if has_policies && !self.is_there {
@@ -160,7 +160,7 @@ impl Variables {
     fn read(table: &Table<'_>) -> Self {
         let task_definitions = table.optional("task_definitions", values::texts);
         let clusters = table.optional("clusters", values::texts);
-        table.finish();
+        table.finish(&description::FARGATE_VARIABLES);
         Self { task_definitions, clusters }
     }
 

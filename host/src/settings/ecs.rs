@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::table::Table;
-use super::values;
+use super::{description, values};
 
 /// An ECS cluster and how its tasks are launched and reached.
 #[derive(Debug, Clone)]
@@ -144,25 +144,6 @@ impl SessionFact {
 /// Characters of a session's name (AWS's limit).
 pub const MAX_SESSION_NAME: usize = 64;
 
-/// The keys that are read when the kind of launch is known.
-const KEYS_OF_A_KIND: [&str; 15] = [
-    "network_mode",
-    "subnets",
-    "security_groups",
-    "assign_public_ip",
-    "address",
-    "on_demand_provider",
-    "spot_provider",
-    "platform_version",
-    "execution_role",
-    "enable_execute_command",
-    "propagate_tags",
-    "profile",
-    "assume_role",
-    "start_timeout",
-    "request_quota",
-];
-
 pub(super) fn read(table: &Table<'_>) -> Option<EcsCluster> {
     let region =
         table.required("region", "expected an AWS Region, such as \"eu-west-1\"", |value| {
@@ -180,9 +161,6 @@ pub(super) fn read(table: &Table<'_>) -> Option<EcsCluster> {
     });
     if table.has("launch") && launch.is_none() {
         // Which keys go with a kind that cannot be read nobody can tell, so none is called wrong.
-        for key in KEYS_OF_A_KIND {
-            let _ = table.optional(key, |_| Ok(()));
-        }
         return None;
     }
     let launch = launch.unwrap_or(LaunchKind::Fargate);
@@ -364,7 +342,7 @@ fn assume_role(parent: &Table<'_>) -> Option<AssumeRole> {
         Err("is out of range: STS offers 15 minutes to 12 hours, and no more than the role allows"
             .to_owned())
     });
-    table.finish();
+    table.finish(&description::ASSUME_ROLE);
     Some(AssumeRole {
         arn: arn?,
         external_id,

@@ -146,11 +146,11 @@ pub(super) fn read(root: &Table<'_>, directory: &Path) -> Option<FargateFile> {
     }
     let platform_version = filled(&fargate, "PlatformVersion", |text| Ok(text.to_owned()));
     let enable_execute_command = flag(&fargate, "EnableExecuteCommand");
-    fargate.finish();
+    fargate.finish_as_read();
 
     let metadata = root.table("TaskMetadata");
     let metadata_directory = filled(&metadata, "Directory", |text| Ok(directory.join(text)));
-    metadata.finish();
+    metadata.finish_as_read();
 
     let ssh = root.table("SSH");
     let username =
@@ -158,7 +158,7 @@ pub(super) fn read(root: &Table<'_>, directory: &Path) -> Option<FargateFile> {
     // 0 is how that driver reads an absent port.
     let port = ssh.optional("Port", |value| values::number(value, 0..=u64::from(u16::MAX)));
     let port = port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0);
-    ssh.finish();
+    ssh.finish_as_read();
 
     let own = root.table("Pointsman");
     let state_directory = filled(&own, "StateDirectory", |text| Ok(directory.join(text)));
@@ -168,8 +168,8 @@ pub(super) fn read(root: &Table<'_>, directory: &Path) -> Option<FargateFile> {
     let arch = own.optional("Architecture", |value| values::choice(value, &archs));
     let allowed_task_definitions = own.optional("AllowedTaskDefinitions", values::texts);
     let allowed_platform_versions = own.optional("AllowedPlatformVersions", values::texts);
-    own.finish();
-    root.finish();
+    own.finish_as_read();
+    root.finish_as_read();
     Some(FargateFile {
         log,
         cluster: cluster?,

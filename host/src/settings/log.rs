@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::table::Table;
-use super::values;
+use super::{description, values};
 
 /// See the module.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -97,7 +97,7 @@ pub(super) fn read(table: &Table<'_>, directory: &Path) -> LogSettings {
     let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
     let format = table.optional("format", |value| values::choice(value, &formats));
     let file = table.optional("file", values::text);
-    table.finish();
+    table.finish(&description::LOG);
     LogSettings {
         level,
         format: format.unwrap_or_default(),

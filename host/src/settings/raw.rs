@@ -14,7 +14,7 @@ use super::{
     Mode, OnError, Policy, Problem, Profile, Role, Settings, Shell, SshServer, SshTimes,
     TaskDefinition, TaskSsh,
 };
-use super::{ecs, gitlab, log, values};
+use super::{description, ecs, gitlab, log, values};
 use crate::placement::bounds::Bounds;
 use crate::placement::{Arch, Capacity, size::Size};
 use crate::spelling::{list, nearest};
@@ -49,16 +49,16 @@ pub(super) fn settings(root: &Table<'_>, directory: &Path) -> Option<Settings> {
         "where the driver keeps its attempts, such as \"/var/lib/pointsman\"",
         values::text,
     );
-    state.finish();
+    state.finish(&description::STATE);
     let manager = root.table("manager");
     let manager_name = manager.optional("name", values::named);
-    manager.finish();
+    manager.finish(&description::MANAGER);
     let gitlab = gitlab_api(root.table("gitlab"), directory);
     let ssh = ssh_times(root.table("ssh"));
     let log = log::read(&root.table("log"), directory);
     let sweep = root.table("sweep");
     let automatic_sweep = sweep.optional("automatic", values::flag).unwrap_or(true);
-    sweep.finish();
+    sweep.finish(&description::SWEEP);
     let clusters = named(root, "clusters", cluster);
     let task_definitions = named(root, "task_definitions", task_definition);
     let roles = named(root, "roles", role);
@@ -84,7 +84,7 @@ pub(super) fn settings(root: &Table<'_>, directory: &Path) -> Option<Settings> {
             root.report(key, format!("is missing: expected at least one [{key}.NAME]"));
         }
     }
-    root.finish();
+    root.finish(&description::ROOT);
     Some(Settings {
         state_directory: directory.join(state_directory?),
         manager: manager_name.unwrap_or_else(|| "default".to_owned()),
@@ -143,7 +143,7 @@ fn gitlab_api(table: Table<'_>, directory: &Path) -> Option<Gitlab> {
     if job_tags == Some(JobTags::Required) && !table.has("url") {
         table.report("job_tags", "is `required`, but `url` is missing: whom to ask for the tags?");
     }
-    table.finish();
+    table.finish(&description::GITLAB);
     Some(Gitlab {
         url: url?,
         job_tags: job_tags.unwrap_or(JobTags::Preferred),
@@ -163,7 +163,7 @@ fn ssh_times(table: Table<'_>) -> SshTimes {
         resume_timeout: seconds("resume_timeout", 300),
         stop_grace: seconds("stop_grace", 10),
     };
-    table.finish();
+    table.finish(&description::SSH);
     times
 }
 
@@ -184,7 +184,10 @@ fn cluster(table: Table<'_>) -> Option<Cluster> {
             agent: table.optional("agent", values::text).map(Into::into),
         })),
     };
-    table.finish();
+    table.finish(match kind? {
+        Kind::Ecs => &description::CLUSTER_ECS,
+        Kind::Local => &description::CLUSTER_LOCAL,
+    });
     Some(Cluster { labels, backend: backend? })
 }
 
@@ -228,7 +231,7 @@ fn task_definition(table: Table<'_>) -> Option<TaskDefinition> {
     });
     let labels = table.optional("labels", values::labels).unwrap_or_default();
     let ssh = task_ssh(table.table("ssh"));
-    table.finish();
+    table.finish(&description::TASK_DEFINITION);
     Some(TaskDefinition {
         by_arch,
         container: container.unwrap_or_else(|| "ci-coordinator".to_owned()),
@@ -278,7 +281,7 @@ fn task_ssh(table: Table<'_>) -> Option<TaskSsh> {
             "is `first-contact`, but the agent always takes an injected key: leave it out",
         );
     }
-    table.finish();
+    table.finish(&description::TASK_SSH);
     Some(TaskSsh {
         server,
         user: user.unwrap_or_else(|| "root".to_owned()),
@@ -296,7 +299,7 @@ fn task_ssh(table: Table<'_>) -> Option<TaskSsh> {
 fn role(table: Table<'_>) -> Option<Role> {
     let arn = table.required("arn", "expected the IAM role's ARN", values::role_arn);
     let privileged = table.optional("privileged", values::flag).unwrap_or(false);
-    table.finish();
+    table.finish(&description::ROLE);
     Some(Role { arn: arn?, privileged })
 }
 
@@ -325,7 +328,7 @@ fn policy(table: Table<'_>, directory: &Path) -> Option<Policy> {
         values::choice(value, &[("enforce", Mode::Enforce), ("monitor", Mode::Monitor)])
     });
     let wasi = table.optional("wasi", values::flag);
-    table.finish();
+    table.finish(&description::POLICY);
     let mut policy = Policy::new(component?, sha256?);
     policy.settings = settings.unwrap_or(policy.settings);
     policy.fuel = fuel.unwrap_or(policy.fuel);
@@ -362,7 +365,7 @@ fn profile(table: Table<'_>, names: &Names, offered: &Offered<'_>) -> Option<Pro
     let bounds = table.table("bounds");
     let present = table.has("bounds");
     let default = default::Tables::of(&table);
-    table.finish();
+    table.finish(&description::PROFILE);
     let bounds = if present { bounds_of(bounds, names) } else { None };
     let has_policies = policies.as_ref().is_none_or(|listed| !listed.is_empty());
     let default = default.read(has_policies, bounds.as_ref(), offered);
@@ -403,7 +406,7 @@ fn bounds_of(table: Table<'_>, names: &Names) -> Option<Bounds> {
         let array = value.as_array().ok_or("is no list of capacities")?;
         array.iter().map(|entry| values::choice(entry.get_ref(), &choices)).collect()
     });
-    table.finish();
+    table.finish(&description::BOUNDS);
     Some(Bounds {
         clusters: clusters?.into_iter().collect(),
         task_definitions: definitions?.into_iter().collect(),

@@ -1,15 +1,15 @@
 //! Walks the parsed TOML and collects mistakes instead of stopping at the first.
 //!
 //! `serde` would stop at the first mistake of a file; an operator who fixes one only to meet the next is
-//! badly served. So the raw file is read key by key: each read notes the key as known, and
-//! [`Table::finish`] reports what nobody asked for, with the nearest known key.
+//! badly served. So the raw file is read key by key, and [`Table::finish`] reports what the description of the table
+//! lacks, with the nearest known key.
 
 use std::cell::RefCell;
 
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-use super::Problem;
+use super::{Problem, description};
 use crate::spelling::{list, nearest};
 
 /// The file's text and the mistakes found so far.
@@ -174,9 +174,25 @@ impl<'t> Table<'t> {
         Self { source: self.source, path, offset, entries, any_case: self.any_case, known }
     }
 
-    /// Reports every key that nobody asked for.
-    pub(super) fn finish(&self) {
-        let known = self.known.borrow();
+    /// Reports every key that is none of `described`.
+    pub(super) fn finish(&self, described: &description::Table) {
+        let known: Vec<&'static str> = described.keys.iter().map(|key| key.name).collect();
+        for key in self.known.borrow().iter() {
+            debug_assert!(
+                known.contains(key),
+                "`{}` is read, but settings/description/tables.rs lacks it",
+                self.path_of(key)
+            );
+        }
+        self.report_others(&known);
+    }
+
+    /// Reports every key that nobody asked for, of a table that is in no description: GitLab's format is closed.
+    pub(super) fn finish_as_read(&self) {
+        self.report_others(&self.known.borrow());
+    }
+
+    fn report_others(&self, known: &[&'static str]) {
         for (key, _) in self.entries.into_iter().flatten() {
             let written = key.get_ref().as_ref();
             if known.contains(&written) {
@@ -191,7 +207,7 @@ impl<'t> Table<'t> {
                     continue;
                 }
                 Some(same) => format!("is `{same}` a second time, in other letters"),
-                None => self.unknown(written, &known),
+                None => self.unknown(written, known),
             };
             self.source.report(key.span().start, &self.path_of(written), message);
         }
