@@ -32,6 +32,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use crate::placement::size::Size;
 use crate::placement::{Arch, Capacity};
 use crate::settings::{ClusterBackend, LaunchKind, Settings};
+use crate::spelling;
 use log::Log;
 use perform::Play;
 use pipeline::{Pipeline, PipelineError};
@@ -97,12 +98,12 @@ pub enum RehearseError {
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
     /// `only` names no job.
-    #[error("`{name}` is no job of the pipeline; there are {jobs}")]
+    #[error("`{name}` is no job of the pipeline: {instead}")]
     UnknownJob {
         /// As given.
         name: String,
-        /// The known ones.
-        jobs: String,
+        /// The nearest one, or all.
+        instead: String,
     },
     /// The sources.
     #[error(transparent)]
@@ -220,8 +221,9 @@ fn wanted(pipeline: &Pipeline, only: &[String]) -> Result<Vec<bool>, RehearseErr
     };
     for name in only {
         if !pipeline.jobs.iter().any(|job| names(job, name)) {
-            let jobs: Vec<_> = pipeline.jobs.iter().map(|job| format!("`{}`", job.name)).collect();
-            return Err(RehearseError::UnknownJob { name: name.clone(), jobs: jobs.join(", ") });
+            let jobs: Vec<&str> = pipeline.jobs.iter().map(|job| job.name.as_str()).collect();
+            let instead = spelling::instead(name, jobs);
+            return Err(RehearseError::UnknownJob { name: name.clone(), instead });
         }
     }
     Ok(pipeline

@@ -759,6 +759,18 @@ fn a_component_that_is_not_the_pinned_one() {
     files.finds_all(&[(Kind::PolicyDigest, "policies.spot-first.sha256: is ", &actual)]);
 }
 
+/// The world of a guest that wants WASI.
+const WASI: &str = r#"
+    package test:guest;
+    world guest {
+        include pointsman:policy/placement-policy@0.1.0;
+        import wasi:random/random@0.2.0;
+    }
+    package wasi:random@0.2.0 {
+        interface random { get-random-u64: func() -> u64; }
+    }
+"#;
+
 #[test]
 fn components_that_cannot_be_run() {
     for (bytes, said) in [
@@ -774,6 +786,18 @@ fn components_that_cannot_be_run() {
             "pointsman policy inspect",
         )]);
     }
+    let wasi = Guest {
+        imports: r#"(import "wasi:random/random@0.2.0" "get-random-u64" (func $random (result i64)))"#,
+        wit: WASI,
+        ..Guest::default()
+    };
+    let files = Files::new();
+    files.replace_policy("spot-first", &wasi.placer());
+    files.finds_all(&[(
+        Kind::PolicyBroken,
+        "policies.spot-first: imports what policies do not get: `wasi:random/random@0.2.0`",
+        "set `wasi = true` in [policies.spot-first]",
+    )]);
     // It answers, and then it does not keep to the contract.
     let files = Files::new();
     files.replace_policy("spot-first", &Guest::mutator("unreachable"));

@@ -39,3 +39,4 @@ mod surviving;
 mod sweep;
 mod throng;
 mod tidy;
+mod typos;

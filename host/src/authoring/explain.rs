@@ -16,6 +16,7 @@ use crate::policy::{self, Assurance, Kind, Question, Step, Store, Trace};
 use crate::rehearse::pipeline;
 use crate::secret::Secret;
 use crate::settings::{self, JobTags, Settings};
+use crate::spelling;
 
 /// One job, explained.
 #[derive(Debug, Serialize)]
@@ -108,7 +109,9 @@ pub fn job(
         notices: Vec::new(),
     };
     let Some(own) = settings.profiles.get(profile) else {
-        explained.error = Some(format!("there is no profile `{profile}`"));
+        let names: Vec<&str> = settings.profiles.keys().map(String::as_str).collect();
+        let instead = spelling::instead(profile, names);
+        explained.error = Some(format!("there is no profile `{profile}`: {instead}"));
         return explained;
     };
     let chain = match chain(settings, own) {

@@ -15,6 +15,7 @@ use crate::output;
 use crate::policy::Store;
 use crate::rehearse::pipeline::{self, PipelineError};
 use crate::settings::Settings;
+use crate::spelling;
 
 /// Where a job would not be placed.
 const NOT_PLACED: u8 = 1;
@@ -76,13 +77,13 @@ fn explain(global: &Global, arguments: &Arguments) -> Result<bool, Failure> {
         every(global, arguments, &settings, &store)?
     };
     if !arguments.jobs.is_empty() {
-        let known: Vec<String> = jobs.iter().map(|job| format!("`{}`", job.job)).collect();
+        let known: Vec<&str> = jobs.iter().map(|job| job.job.as_str()).collect();
         if let Some(name) =
             arguments.jobs.iter().find(|name| jobs.iter().all(|job| job.job != **name))
         {
             return Err(Failure::system(format!(
-                "`{name}` is no job of the pipeline; there are {}",
-                known.join(", ")
+                "`{name}` is no job of the pipeline: {}",
+                spelling::instead(name, known)
             )));
         }
         jobs.retain(|job| arguments.jobs.contains(&job.job));

@@ -484,7 +484,7 @@ fn only_named_jobs_run() {
     assert_eq!(outcomes(&seen), [("j", Outcome::LeftOut), ("k", Outcome::Success)]);
     options.only = vec!["gone".to_owned()];
     let error = rehearse(&options, &mut Vec::new()).unwrap_err().to_string();
-    assert_eq!(error, "`gone` is no job of the pipeline; there are `j`, `k`");
+    assert_eq!(error, "`gone` is no job of the pipeline: there is `j`, `k`");
 }
 
 #[test]

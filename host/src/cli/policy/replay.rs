@@ -15,6 +15,7 @@ use crate::output;
 use crate::placement::Placement;
 use crate::rehearse::COST_BASIS;
 use crate::settings::Settings;
+use crate::spelling;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -46,8 +47,11 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<bool, Failur
         let name = arguments.policy.clone().unwrap_or_else(|| name_of(component));
         let Some(policy) = settings.policies.get(&name) else {
             let names: Vec<&str> = settings.policies.keys().map(String::as_str).collect();
-            return Err(Failure::system(format!("the settings have no policy `{name}`"))
-                .hint(format!("name one of {} with --policy", names.join(", "))));
+            let instead = spelling::instead(&name, names);
+            return Err(Failure::system(format!(
+                "the settings have no policy `{name}`: {instead}"
+            ))
+            .hint("name the one that it takes the place of with --policy NAME"));
         };
         let pinned = policy_of(component, policy.settings.clone())?;
         let policy = crate::settings::Policy {
