@@ -21,31 +21,36 @@ use crate::settings::{Flags, Settings, SettingsError};
 #[derive(Debug, Clone, Serialize)]
 pub struct Finding {
     /// What kind of thing it is, which says how bad it is and why.
-    #[serde(rename = "id")]
+    #[serde(rename = "name")]
     pub kind: Kind,
     /// See [`Kind::severity`].
     pub severity: Severity,
     /// Where: a key of a file, such as `profiles.dev.bounds`.
+    #[serde(rename = "about")]
     pub place: String,
     /// What is so, fit to be printed.
     pub what: String,
     /// See [`Kind::why`].
     pub why: &'static str,
-    /// What to do about it.
-    pub remedy: Remedy,
+    /// What to do about it; a list, as in what `doctor` finds.
+    pub remedy: [Remedy; 1],
 }
 
 /// What to do about a finding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(untagged)]
 pub enum Remedy {
     /// A command to run.
-    Run(String),
+    Run {
+        /// As it is typed.
+        run: String,
+    },
     /// A change of a file.
     Change {
         /// The file.
         file: PathBuf,
         /// The change in words, with the new text where there is one.
+        #[serde(rename = "do")]
         change: String,
     },
 }
@@ -119,7 +124,7 @@ impl<'a> Findings<'a> {
             place: place.into(),
             what: what.into(),
             why: kind.why(),
-            remedy,
+            remedy: [remedy],
         });
     }
 
@@ -143,7 +148,7 @@ impl<'a> Findings<'a> {
         what: impl Into<String>,
         command: impl Into<String>,
     ) {
-        self.add(kind, place, what, Remedy::Run(command.into()));
+        self.add(kind, place, what, Remedy::Run { run: command.into() });
     }
 }
 

@@ -144,19 +144,15 @@ pub fn policy(settings: &Settings, asked: &Asked) -> Result<Answer, IamError> {
     let mut places: BTreeMap<String, Place> = BTreeMap::new();
     let mut passed: BTreeSet<String> = BTreeSet::new();
     for (name, ecs) in clusters(settings, asked, &profiles) {
-        match &ecs.assume_role {
-            Some(role) if asked.role.is_none() => {
-                // The calls of such a cluster are the role's.
+        match (&asked.role, &ecs.assume_role) {
+            // The calls of such a cluster are the role's.
+            (None, Some(role)) => {
                 let tags = assumed.entry(role.arn.clone()).or_default();
                 *tags |= !role.session_tags.is_empty();
                 roles.insert(role.arn.clone());
                 continue;
             }
-            role if asked.role.is_some() => {
-                if role.as_ref().map(|role| &role.arn) != asked.role.as_ref() {
-                    continue;
-                }
-            }
+            (Some(asked), role) if role.as_ref().map(|role| &role.arn) != Some(asked) => continue,
             _ => {}
         }
         let using: Vec<&Profile> = profiles

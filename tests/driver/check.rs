@@ -93,14 +93,14 @@ impl Files {
     fn wrong(&self, expected: &[(Kind, &str, &str)]) -> Option<String> {
         let (findings, code) = self.found();
         let ids: Vec<&str> =
-            findings.iter().map(|finding| finding["id"].as_str().unwrap()).collect();
+            findings.iter().map(|finding| finding["name"].as_str().unwrap()).collect();
         let expected_ids: Vec<&str> = expected.iter().map(|(kind, ..)| kind.id()).collect();
         if ids != expected_ids {
             return Some(format!("found {ids:?}, expected {expected_ids:?}: {findings:#?}"));
         }
         for (finding, (kind, said, remedy)) in findings.iter().zip(expected) {
             let text = |key: &str| finding[key].as_str().unwrap();
-            if !format!("{}: {}", text("place"), text("what")).contains(said) {
+            if !format!("{}: {}", text("about"), text("what")).contains(said) {
                 return Some(format!("`{said}` is missing in {finding:#}"));
             }
             if !finding["remedy"].to_string().contains(remedy) {
@@ -111,7 +111,7 @@ impl Files {
                 (kind.why(), &*kind.severity().to_string())
             );
         }
-        let is_failure = expected.iter().any(|(kind, ..)| kind.severity() == Severity::Error);
+        let is_failure = expected.iter().any(|(kind, ..)| kind.severity() == Severity::Failure);
         (code != Some(i32::from(is_failure))).then(|| format!("exit code {code:?}: {findings:#?}"))
     }
 }
@@ -185,12 +185,12 @@ warning (size-rounded): task_definitions.node: 1 vCPU / 9 GiB rounds up to 2 vCP
 ";
     assert!(text.starts_with(expected), "{text}");
     let expected = "
-error (stage-arguments): [[runners]] production: prepare_args: are refused: unrecognized subcommand 'prepair'; a similar subcommand exists: 'prepare'
+failure (stage-arguments): [[runners]] production: prepare_args: are refused: unrecognized subcommand 'prepair'; a similar subcommand exists: 'prepare'
   why: The stage ends with an error of the command line, so every job of the runner fails.
   in DIR/config.toml: set `prepare_args = [\"--config\", \"DIR/pointsman.toml\", \"--profile\", \"NAME\", \"prepare\"]`
 
 Looked at DIR/pointsman.toml (2 profiles, 3 policies) and DIR/config.toml (2 runners).
-1 error, 4 warnings.
+1 failure, 4 warnings.
 ";
     assert!(text.ends_with(expected), "{text}");
     // Only warnings are no failure, unless somebody says so.
@@ -214,6 +214,9 @@ fn without_gitlab_runners_file_the_rest_is_checked() {
 
 /// `settings`, `runner` or both, each with an old and a new text.
 type Edits = &'static [(&'static str, &'static str, &'static str)];
+
+/// What is found, a text of it, and one of its remedy.
+type Expected = (Kind, &'static str, &'static str);
 
 const P: &str = "pointsman.toml";
 const R: &str = "config.toml";
@@ -543,8 +546,7 @@ fn cases() -> Vec<(Kind, Edits, &'static str, &'static str)> {
 }
 
 /// A change of the files that makes `check` find several things, in this order.
-#[expect(clippy::type_complexity, reason = "a table of texts")]
-fn chains() -> Vec<(Edits, &'static [(Kind, &'static str, &'static str)])> {
+fn chains() -> Vec<(Edits, &'static [Expected])> {
     use Kind::*;
     vec![
         (
@@ -722,7 +724,7 @@ fn chains() -> Vec<(Edits, &'static [(Kind, &'static str, &'static str)])> {
 
 #[test]
 fn each_change_is_found() {
-    let mut all: Vec<(Edits, Vec<(Kind, &str, &str)>)> = cases()
+    let mut all: Vec<(Edits, Vec<Expected>)> = cases()
         .into_iter()
         .map(|(kind, edits, said, remedy)| (edits, vec![(kind, said, remedy)]))
         .collect();
@@ -944,7 +946,7 @@ fn a_broken_settings_file_does_not_hide_what_is_wrong_with_the_other() {
     files.edit(R, "executor = \"custom\"", "executor = \"shell\"");
     let (findings, code) = files.found();
     let ids: BTreeSet<&str> =
-        findings.iter().map(|finding| finding["id"].as_str().unwrap()).collect();
+        findings.iter().map(|finding| finding["name"].as_str().unwrap()).collect();
     assert_eq!(ids, BTreeSet::from(["settings-mistake", "runner-executor"]));
     assert_eq!(code, Some(1));
 }
@@ -965,7 +967,7 @@ fn every_kind_has_a_test_and_a_line_in_the_documentation() {
     }
     let rows = docs
         .lines()
-        .filter(|line| line.contains(" | error | ") || line.contains(" | warning | "))
+        .filter(|line| line.contains(" | failure | ") || line.contains(" | warning | "))
         .count();
     assert_eq!(rows, Kind::ALL.len());
 }

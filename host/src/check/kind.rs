@@ -8,7 +8,7 @@ use std::fmt;
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Jobs fail, or tasks are left behind.
-    Error,
+    Failure,
     /// Something is not what somebody meant, or will hurt on a bad day.
     Warning,
 }
@@ -16,7 +16,7 @@ pub enum Severity {
 impl fmt::Display for Severity {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.pad(match self {
-            Self::Error => "error",
+            Self::Failure => "failure",
             Self::Warning => "warning",
         })
     }
@@ -54,27 +54,27 @@ macro_rules! kinds {
 
 kinds! {
     // The settings file.
-    SettingsUnreadable, Error, "settings-unreadable",
+    SettingsUnreadable, Failure, "settings-unreadable",
         "Every stage reads it first, so no job runs.";
-    SettingsMistake, Error, "settings-mistake",
+    SettingsMistake, Failure, "settings-mistake",
         "A file with a mistake is refused by every stage, so no job runs.";
-    StateUnusable, Error, "state-unusable",
+    StateUnusable, Failure, "state-unusable",
         "Every stage keeps its attempt there, so no job runs.";
-    CaFile, Error, "ca-file",
+    CaFile, Failure, "ca-file",
         "GitLab's API is not asked for a job's tags without the certificates to trust.";
-    AgentMissing, Error, "agent-missing",
+    AgentMissing, Failure, "agent-missing",
         "Tasks of a local cluster are this program.";
-    SizeNotOffered, Error, "size-not-offered",
+    SizeNotOffered, Failure, "size-not-offered",
         "A job whose policies name no size gets this one, and Fargate has none so large.";
     SizeRounded, Warning, "size-rounded",
         "Fargate offers certain pairs only, so tasks are larger, and cost more, than the file says.";
     SizeOverBounds, Warning, "size-over-bounds",
         "A job of the profile whose policies name no size is refused.";
-    BoundsTooSmall, Error, "bounds-too-small",
+    BoundsTooSmall, Failure, "bounds-too-small",
         "Fargate has nothing so small, so every placement of the profile on it is refused.";
     BoundsOffGrid, Warning, "bounds-off-grid",
         "Fargate offers certain pairs only, so part of what the profile allows cannot be had.";
-    NothingToPlace, Error, "nothing-to-place",
+    NothingToPlace, Failure, "nothing-to-place",
         "Every placement of the profile is refused.";
     SpotNowhere, Warning, "spot-nowhere",
         "A policy that chooses Spot there is refused.";
@@ -90,17 +90,17 @@ kinds! {
         "Claims are written by whoever edits the pipeline, who can so get a privileged role.";
 
     // Policies.
-    StoreUnsafe, Error, "store-unsafe",
+    StoreUnsafe, Failure, "store-unsafe",
         "Compiled policies are native code: the driver loads none from where others can write.";
-    PolicyUnreadable, Error, "policy-unreadable",
+    PolicyUnreadable, Failure, "policy-unreadable",
         "Every job of the profiles that name the policy fails.";
-    PolicyNotInstalled, Error, "policy-not-installed",
+    PolicyNotInstalled, Failure, "policy-not-installed",
         "Jobs fetch nothing, so every job of the profiles that name the policy fails.";
-    PolicyDigest, Error, "policy-digest",
+    PolicyDigest, Failure, "policy-digest",
         "The driver runs only the component that is pinned, so every job of the profiles that name the policy fails.";
-    PolicyBroken, Error, "policy-broken",
+    PolicyBroken, Failure, "policy-broken",
         "It cannot be run, so every job of the profiles that name it fails or goes without it.";
-    PolicySettings, Error, "policy-settings",
+    PolicySettings, Failure, "policy-settings",
         "A policy refuses to work with settings that it does not understand, so every job of its profiles fails.";
     PolicyNotCompiled, Warning, "policy-not-compiled",
         "The first job waits while it is compiled.";
@@ -108,13 +108,13 @@ kinds! {
         "The component imports nothing of WASI, and what it does not need it should not get.";
     GuardOnError, Warning, "guard-on-error",
         "A guard that fails refuses, whatever `on_error` says.";
-    ChainWithoutPlacer, Error, "chain-without-placer",
+    ChainWithoutPlacer, Failure, "chain-without-placer",
         "Nobody answers where a job of the profile shall run, so each of them fails.";
     PlacesNothing, Warning, "places-nothing",
         "A job that has the profile's tags is refused, as is every job that GitLab's API was not asked about.";
 
     // Rules of `by-tag`.
-    RuleUnknownName, Error, "rule-unknown-name",
+    RuleUnknownName, Failure, "rule-unknown-name",
         "A job that the rule matches is refused.";
     RuleOutOfBounds, Warning, "rule-out-of-bounds",
         "A job that the rule matches is refused, unless another rule says something else.";
@@ -124,29 +124,29 @@ kinds! {
         "GitLab is not asked for jobs' own tags, so each job has all tags of its profile, and the rules with more of them win.";
 
     // GitLab Runner's file.
-    RunnerConfigUnreadable, Error, "runner-config-unreadable",
+    RunnerConfigUnreadable, Failure, "runner-config-unreadable",
         "GitLab Runner does not start with it, or only its user may read it.";
     NoRunner, Warning, "no-runner",
         "No job comes to this driver.";
-    RunnerExecutor, Error, "runner-executor",
+    RunnerExecutor, Failure, "runner-executor",
         "GitLab Runner calls a driver for its custom executor only.";
-    StageMissing, Error, "stage-missing",
+    StageMissing, Failure, "stage-missing",
         "The four stages need each other: without `config` nothing is decided, without `prepare` there is no task, without `cleanup` it stays until its deadline.";
-    StageOtherProgram, Error, "stage-other-program",
+    StageOtherProgram, Failure, "stage-other-program",
         "The stages find what the earlier ones have left only if all are this driver's.";
-    StageArguments, Error, "stage-arguments",
+    StageArguments, Failure, "stage-arguments",
         "The stage ends with an error of the command line, so every job of the runner fails.";
-    StagesDiffer, Error, "stages-differ",
+    StagesDiffer, Failure, "stages-differ",
         "The stages of a job find each other's state only with the same file, state directory and profile.";
-    ProgramMissing, Error, "program-missing",
+    ProgramMissing, Failure, "program-missing",
         "GitLab Runner cannot start the stage, so every job of the runner fails.";
     ProgramRelative, Warning, "program-relative",
         "The stage is looked for in the service's PATH, or in the job's temporary directory.";
     RunnerOtherSettings, Warning, "runner-other-settings",
         "This runner's profiles and policies are in another file, which was not looked at.";
-    RunnerProfileUnknown, Error, "runner-profile-unknown",
+    RunnerProfileUnknown, Failure, "runner-profile-unknown",
         "Every job of the runner fails.";
-    RunnerProfileMissing, Error, "runner-profile-missing",
+    RunnerProfileMissing, Failure, "runner-profile-missing",
         "The file has several profiles and nobody says which one decides, so every job of the runner fails.";
     ProfileUnused, Warning, "profile-unused",
         "No job is placed by it.";

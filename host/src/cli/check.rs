@@ -79,8 +79,11 @@ fn look(global: &Global, arguments: &Arguments) -> Result<bool, Failure> {
         Format::Json => output::result(&format!("{}\n", pretty(&checked)?)),
         Format::Text => output::result(&text(&checked)),
     }
-    let errors = checked.count(Severity::Error);
-    Ok(errors == 0 && !(arguments.strict && !checked.findings.is_empty()))
+    Ok(if arguments.strict {
+        checked.findings.is_empty()
+    } else {
+        checked.count(Severity::Failure) == 0
+    })
 }
 
 /// Reads a stage's command line as the stage itself would.
@@ -125,10 +128,10 @@ fn text(checked: &Checked) -> String {
         let (severity, id) = (finding.severity, finding.kind.id());
         lines.push(format!("{severity} ({id}): {}: {}", finding.place, finding.what));
         lines.push(format!("  why: {}", finding.why));
-        lines.push(match &finding.remedy {
-            Remedy::Run(command) => format!("  run: {command}"),
+        lines.extend(finding.remedy.iter().map(|remedy| match remedy {
+            Remedy::Run { run } => format!("  run: {run}"),
             Remedy::Change { file, change } => format!("  in {}: {change}", file.display()),
-        });
+        }));
         lines.push(String::new());
     }
     let counted = |count: usize, what: &str| {
@@ -159,10 +162,10 @@ fn text(checked: &Checked) -> String {
             "Looked at {looked}; GitLab Runner's file was not there: name it with --runner-config FILE."
         ),
     });
-    lines.push(match (checked.count(Severity::Error), checked.count(Severity::Warning)) {
+    lines.push(match (checked.count(Severity::Failure), checked.count(Severity::Warning)) {
         (0, 0) => "Nothing found.".to_owned(),
-        (errors, warnings) => {
-            format!("{}, {}.", counted(errors, "error"), counted(warnings, "warning"))
+        (failures, warnings) => {
+            format!("{}, {}.", counted(failures, "failure"), counted(warnings, "warning"))
         }
     });
     let mut text = String::new();
