@@ -15,6 +15,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand};
 
 use crate::environment::{self, Process, RunnerEnvironment};
@@ -31,6 +32,30 @@ struct Cli {
     global: Global,
     #[command(subcommand)]
     command: Command,
+}
+
+impl Cli {
+    /// Reads a command line, the program's name first.
+    fn read<A: Into<OsString> + Clone>(
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Result<Self, clap::Error> {
+        Self::try_parse_from(arguments).map_err(|mut error| {
+            // Nobody means the hidden names of a letter or two, which everything is like.
+            let kind = ContextKind::SuggestedSubcommand;
+            let names = match error.get(kind) {
+                Some(ContextValue::String(name)) => vec![name.clone()],
+                Some(ContextValue::Strings(names)) => names.clone(),
+                _ => return error,
+            };
+            let names: Vec<String> = names.into_iter().filter(|name| name.len() > 2).collect();
+            if names.is_empty() {
+                error.remove(kind);
+            } else {
+                error.insert(kind, ContextValue::Strings(names));
+            }
+            error
+        })
+    }
 }
 
 #[derive(Debug, Args)]
@@ -124,7 +149,7 @@ impl From<StageCommand> for Stage {
 /// Runs the command line `arguments`, the program's name first, and answers its exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let environment = RunnerEnvironment::read(&Process);
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match Cli::read(arguments) {
         Ok(cli) => cli,
         Err(error) => return usage(&error, &environment),
     };

@@ -169,6 +169,49 @@ fn the_example_of_three_environments_is_found_good() {
 }
 
 #[test]
+fn the_articles_files_for_gitlabs_driver_are_checked_as_they_are() {
+    let files = Files::new();
+    let ecs = include_str!("fargate/ecs.toml").replace("RUNNER_TAGS", "dev");
+    let ecs =
+        ecs.replace("\"SUBNET\"", "\"subnet-12345\"").replace("SECURITY_GROUP_ID", "sg-12345");
+    fs::write(files.path("ecs.toml"), ecs).unwrap();
+    fs::write(files.path(R), include_str!("fargate/config.toml")).unwrap();
+    let output = Command::new(DRIVER)
+        .arg("--config")
+        .arg(files.path("ecs.toml"))
+        .args(["check", "--other-machine", "--format", "json", "--runner-config"])
+        .arg(files.path(R))
+        .output()
+        .unwrap();
+    let checked: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let names: Vec<&str> = checked["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|finding| finding["name"].as_str().unwrap())
+        .collect();
+    // What the article leaves at GitLab Runner's defaults; nothing of it is an error.
+    assert_eq!(names, ["graceful-kill-long", "concurrent-low", "shutdown-short"], "{checked:#}");
+    assert_eq!(checked["counts"]["runners"], 1);
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn a_profile_without_policies_has_its_default_checked() {
+    let files = Files::new();
+    files.edit(
+        P,
+        "policies = [\"by-tag\", \"spot-first\"]",
+        "policies = []\ndefault = { capacity = \"spot\", arch = \"arm64\" }",
+    );
+    let (findings, _) = files.found();
+    let names: Vec<&str> =
+        findings.iter().map(|finding| finding["name"].as_str().unwrap()).collect();
+    // Rules for its tags are nobody's now, and so is the policy.
+    assert_eq!(names, ["policy-unused", "rule-unreachable", "rule-unreachable"], "{findings:#?}");
+}
+
+#[test]
 fn findings_are_told_with_what_why_and_remedy() {
     let files = Files::new();
     files.edit("pointsman.toml", "memory = \"2GiB\"", "memory = \"9GiB\"");

@@ -17,6 +17,7 @@ fn commands_and_options() {
     for (arguments, said) in [
         (&["chek"][..], "'check'"),
         (&["rehears"], "'rehearse'"),
+        (&["prepair"], "a similar subcommand exists: 'prepare'"),
         (&["custom", "prepair"], "'prepare'"),
         (&["policy", "snyc"], "'sync'"),
         (&["iam-polcy"], "'iam-policy'"),

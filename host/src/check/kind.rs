@@ -152,7 +152,7 @@ kinds! {
         "No job is placed by it.";
     OverriddenByDriver, Warning, "overridden-by-driver",
         "The driver answers GitLab Runner what the task definition says, and that wins.";
-    DirectoryMissing, Error, "directory-missing",
+    DirectoryMissing, Failure, "directory-missing",
         "GitLab Runner refuses every job without one (`the builds_dir is not configured`).";
     GracefulKillLong, Warning, "graceful-kill-long",
         "GitLab Runner waits five minutes for a cancelled job and then calls `cleanup`, while a stage may still be working.";

@@ -18,26 +18,25 @@ use crate::settings::{ClaimsTaint, Component, JobTags, Mode, OnError, Policy, Pr
 
 pub(super) fn look(settings: &Settings, settings_file: &Path, findings: &mut Findings<'_>) {
     let own = own_store(settings, findings);
-    let scratch = tempfile::tempdir();
-    let scratch = scratch.as_ref().ok().map(|directory| directory.path().join("policies"));
-    let store = match (&own, scratch.map(|directory| Store::open(&directory))) {
-        // Everything is where jobs find it.
-        (Some(own), _) if settings.policies.values().all(|policy| own.is_compiled(policy)) => own,
-        (_, Some(Ok(ref scratch))) => {
-            look_with(settings, settings_file, own.as_ref(), scratch, findings);
-            return;
+    let is_complete =
+        |own: &&Store| settings.policies.values().all(|policy| own.is_compiled(policy));
+    if let Some(own) = own.as_ref().filter(is_complete) {
+        look_with(settings, settings_file, Some(own), own, findings);
+        return;
+    }
+    let scratch = tempfile::tempdir().map_err(|error| error.to_string()).and_then(|directory| {
+        let store = Store::open(&directory.path().join("policies"));
+        store.map(|store| (store, directory)).map_err(|error| error.to_string())
+    });
+    match scratch {
+        Ok((scratch, _directory)) => {
+            look_with(settings, settings_file, own.as_ref(), &scratch, findings);
         }
-        (_, Some(Err(error))) => {
-            findings.run(Kind::StoreUnsafe, "policies", error.to_string(), "df -h; df -i");
-            return;
+        Err(error) => {
+            let what = format!("no policy can be compiled to look at it: {error}");
+            findings.run(Kind::StoreUnsafe, "a temporary directory", what, "df -h; df -i");
         }
-        (_, None) => {
-            let what = "no directory can be made to compile policies in";
-            findings.run(Kind::StoreUnsafe, "policies", what, "df -h; df -i");
-            return;
-        }
-    };
-    look_with(settings, settings_file, own.as_ref(), store, findings);
+    }
 }
 
 /// The store that jobs use, where there is one.

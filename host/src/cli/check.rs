@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser};
+use clap::Args;
 
 use super::policy::{Format, pretty};
 use super::{Cli, Command, Global, StageCommand, flags};
@@ -88,7 +88,7 @@ fn look(global: &Global, arguments: &Arguments) -> Result<bool, Failure> {
 
 /// Reads a stage's command line as the stage itself would.
 fn read_call(line: &[OsString]) -> Result<Call, String> {
-    let cli = Cli::try_parse_from(line).map_err(|error| words(&error.render().to_string()))?;
+    let cli = Cli::read(line).map_err(|error| words(&error.render().to_string()))?;
     let stage = match cli.command {
         Command::Stage(stage) | Command::Custom(stage) => match stage {
             StageCommand::Config => "config",
