@@ -893,6 +893,17 @@ fn a_store_that_others_can_write_to_and_one_that_is_not_there() {
         "nothing is loaded from there or put there"
     );
 
+    // Only root can give something away.
+    fs::set_permissions(&policies, fs::Permissions::from_mode(0o700)).unwrap();
+    if std::os::unix::fs::chown(&policies, Some(1), None).is_ok() {
+        let first = (
+            Kind::OtherUser,
+            "belongs to user 1, and this check is run by user 0",
+            "sudo --user='#1' pointsman check",
+        );
+        files.finds_all(&[&[first][..], &rest].concat());
+    }
+
     fs::remove_dir(&policies).unwrap();
     files.finds_all(&rest);
     assert!(!policies.exists(), "a check leaves nothing behind");

@@ -92,6 +92,8 @@ kinds! {
     // Policies.
     StoreUnsafe, Failure, "store-unsafe",
         "Compiled policies are native code: the driver loads none from where others can write.";
+    OtherUser, Warning, "other-user",
+        "Stages run as GitLab Runner's user, and what that one may read and load is not what this one may.";
     PolicyUnreadable, Failure, "policy-unreadable",
         "Every job of the profiles that name the policy fails.";
     PolicyNotInstalled, Failure, "policy-not-installed",

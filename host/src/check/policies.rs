@@ -4,6 +4,7 @@
 //! directory of the check's own, which goes away with it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -48,6 +49,19 @@ fn own_store(settings: &Settings, findings: &mut Findings<'_>) -> Option<Store> 
     match Store::open(&directory) {
         Ok(store) => Some(store),
         Err(error @ StoreError::Unsafe { .. }) => {
+            if let Some(owner) = other_owner(&directory) {
+                findings.run(
+                    Kind::OtherUser,
+                    "state.directory",
+                    format!(
+                        "{} belongs to user {owner}, and this check is run by user {}",
+                        directory.display(),
+                        rustix::process::geteuid().as_raw()
+                    ),
+                    format!("sudo --user='#{owner}' pointsman check"),
+                );
+                return None;
+            }
             let directory = directory.display();
             findings.run(
                 Kind::StoreUnsafe,
@@ -63,6 +77,13 @@ fn own_store(settings: &Settings, findings: &mut Findings<'_>) -> Option<Store> 
             None
         }
     }
+}
+
+/// Whose `directory` is, when it is somebody else's and safe for that one.
+fn other_owner(directory: &Path) -> Option<u32> {
+    let found = std::fs::symlink_metadata(directory).ok()?;
+    let is_safe = found.is_dir() && found.mode() & 0o022 == 0;
+    (is_safe && found.uid() != rustix::process::geteuid().as_raw()).then(|| found.uid())
 }
 
 fn look_with(
