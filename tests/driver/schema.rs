@@ -21,7 +21,10 @@ fn printed(arguments: &[&str]) -> String {
 
 /// Why the printed schema refuses `text`.
 fn refusal(text: &str) -> Option<String> {
-    let schema: Value = serde_json::from_str(&printed(&[])).unwrap();
+    refusal_by(serde_json::from_str(&printed(&[])).unwrap(), text)
+}
+
+fn refusal_by(schema: Value, text: &str) -> Option<String> {
     let mut compiler = Compiler::new();
     compiler.add_resource("pointsman.json", schema).unwrap();
     let mut schemas = Schemas::new();
@@ -86,6 +89,64 @@ fn wrong_files_do_not() {
             refusal(&text.replacen(old, new, 1)).unwrap_or_else(|| panic!("{new} is taken"));
         assert!(refusal.contains(said), "{refusal}");
     }
+}
+
+#[test]
+fn what_migrate_writes_satisfies_it() {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let old = directory.path().join("ecs.toml");
+    fs::write(&old, include_str!("fargate/ecs.toml")).unwrap();
+    let output = Command::new(DRIVER).arg("migrate").arg(&old).env_clear().output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(refusal(&String::from_utf8(output.stdout).unwrap()), None);
+}
+
+/// `schema` for a part of a file: nothing is required.
+fn of_parts(schema: &mut Value) {
+    if let Some(fields) = schema.as_object_mut() {
+        // Which of several tables it is, is told by a key that is then there.
+        if !fields.contains_key("const") && !fields.contains_key("if") {
+            fields.remove("required");
+            fields.remove("anyOf");
+        }
+        for (key, value) in fields {
+            if key != "if" {
+                of_parts(value);
+            }
+        }
+    } else if let Some(all) = schema.as_array_mut() {
+        all.iter_mut().for_each(of_parts);
+    }
+}
+
+#[test]
+fn what_the_documentation_shows_satisfies_it() {
+    let mut schema: Value = serde_json::from_str(&printed(&[])).unwrap();
+    let tables: Vec<String> = schema["properties"].as_object().unwrap().keys().cloned().collect();
+    of_parts(&mut schema);
+    let mut pages: Vec<PathBuf> =
+        fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    pages.push(root().join("README.md"));
+    let mut shown = 0;
+    for page in
+        pages.iter().filter(|page| page.extension().is_some_and(|extension| extension == "md"))
+    {
+        let text = fs::read_to_string(page).unwrap();
+        for block in text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+            let block = block.replace("\"…\"", &format!("\"{}\"", "0".repeat(64)));
+            let Ok(file) = block.parse::<toml::Table>() else { continue };
+            // Others show GitLab Runner's file, a policy's project, a table's keys alone.
+            if file.is_empty() || !file.keys().all(|key| tables.contains(key)) {
+                continue;
+            }
+            shown += 1;
+            let refusal = refusal_by(schema.clone(), &block);
+            assert_eq!(refusal, None, "{}:\n{block}", page.display());
+        }
+    }
+    assert!(shown >= 6, "{shown} examples");
+    let typo = "[clusters.dev]\nbackend = \"ecs\"\nsubnet = [\"subnet-1\"]";
+    assert!(refusal_by(schema, typo).is_some());
 }
 
 #[test]
