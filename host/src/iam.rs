@@ -28,6 +28,8 @@ pub struct Asked {
     pub partition: Option<String>,
     /// Roles that ECS task definitions name.
     pub pass_roles: Vec<String>,
+    /// Whether `doctor` shall see all that it looks at.
+    pub doctor: bool,
 }
 
 /// Why there is no policy.
@@ -203,6 +205,9 @@ pub fn policy(settings: &Settings, asked: &Asked) -> Result<Answer, IamError> {
     }
     statement.extend(addresses(&places));
     statement.extend(sessions(&assumed));
+    if asked.doctor && !places.is_empty() {
+        statement.extend(examination(&places));
+    }
     Ok(Answer { document: Document { version: "2012-10-17", statement }, roles, runs_tasks })
 }
 
@@ -428,6 +433,32 @@ fn addresses(places: &BTreeMap<String, Place>) -> Vec<Statement> {
         ));
     }
     statements
+}
+
+/// What `doctor` looks at beside (docs/troubleshooting.md, "Permissions for the doctor").
+fn examination(places: &BTreeMap<String, Place>) -> [Statement; 3] {
+    let network = [
+        "ec2:DescribeRouteTables",
+        "ec2:DescribeSecurityGroups",
+        "ec2:DescribeSubnets",
+        "ec2:DescribeVpcEndpoints",
+    ];
+    // Those of a task definition have no resource; IAM's simulation is asked in a Region of its own.
+    let others = [
+        "ecs:DescribeTaskDefinition",
+        "iam:SimulatePrincipalPolicy",
+        "servicequotas:GetServiceQuota",
+    ];
+    let regions = places.values().map(|place| place.region.clone());
+    [
+        Statement::new("ExamineClusters", ["ecs:DescribeClusters"], places.keys().cloned()),
+        Statement::new("ExamineNetworks", network, ["*".to_owned()]).when(
+            "StringEquals",
+            "aws:RequestedRegion",
+            regions,
+        ),
+        Statement::new("Examine", others, ["*".to_owned()]),
+    ]
 }
 
 fn sessions(assumed: &BTreeMap<String, bool>) -> Vec<Statement> {

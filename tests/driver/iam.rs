@@ -1,6 +1,7 @@
 //! `pointsman iam-policy`: what it allows is what the driver does, no less and no more.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -292,6 +293,69 @@ fn the_example_of_three_environments_keeps_them_apart() {
     let output = printed(&example, &["--profile", "prodution"]);
     assert_eq!(output.status.code(), Some(1));
     let _ = output.says("the settings file has no profile `prodution`: did you mean `production`?");
+}
+
+#[test]
+fn the_doctor_sees_everything_with_what_is_printed_for_it() {
+    let house = House::new();
+    let (jobs, both) = (
+        actions(&policy_of(&house, &["--profile", "agent"])),
+        actions(&policy_of(&house, &["--profile", "agent", "--doctor"])),
+    );
+    let more: BTreeSet<String> = both.difference(&jobs).cloned().collect();
+    // What the doctor's own page says that it needs.
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/troubleshooting.md");
+    let page = fs::read_to_string(page).unwrap();
+    let (_, section) = page.split_once("### Permissions for the doctor").unwrap();
+    let table = section
+        .lines()
+        .skip_while(|line| !line.starts_with("| `"))
+        .take_while(|line| line.starts_with('|'));
+    let documented: BTreeSet<String> = table
+        .flat_map(|line| line.split('|').nth(1).unwrap().split('`').skip(1).step_by(2))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(more, documented);
+    // And so it is: nothing else may be done, and nothing stays unseen.
+    let known = [
+        "ec2:DescribeInstances",
+        "ec2:DescribeNetworkInterfaces",
+        "ec2:DescribeRouteTables",
+        "ec2:DescribeSecurityGroups",
+        "ec2:DescribeSubnets",
+        "ec2:DescribeVpcEndpoints",
+        "ecs:DescribeClusters",
+        "ecs:DescribeContainerInstances",
+        "ecs:DescribeTaskDefinition",
+        "ecs:DescribeTasks",
+        "ecs:ListTasks",
+        "ecs:RunTask",
+        "ecs:StopTask",
+        "ecs:TagResource",
+        "iam:PassRole",
+        "iam:SimulatePrincipalPolicy",
+        "servicequotas:GetServiceQuota",
+    ];
+    for (allowed, sees_all) in [(both, true), (jobs, false)] {
+        let denied: Vec<&str> =
+            known.into_iter().filter(|action| !allowed.contains(*action)).collect();
+        let house = House::altered(&json!({ "denied": denied }), |settings| settings);
+        let output = house.operator(&[
+            "doctor",
+            "--format",
+            "json",
+            "--profile",
+            "agent",
+            "--cluster",
+            "test",
+        ]);
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let unseen = answer["findings"].as_array().unwrap().iter().filter(|finding| {
+            let name = finding["name"].as_str().unwrap();
+            name.ends_with("-not-seen") || name.ends_with("-not-tried") || name.ends_with("-denied")
+        });
+        assert_eq!(unseen.count() == 0, sees_all, "{output}");
+    }
 }
 
 #[test]

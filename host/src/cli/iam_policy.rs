@@ -30,6 +30,9 @@ pub(super) struct Arguments {
     /// A role that an ECS task definition names itself; may be given several times
     #[arg(long = "pass-role", value_name = "ARN")]
     pass_roles: Vec<String>,
+    /// And what `pointsman doctor` looks at
+    #[arg(long)]
+    doctor: bool,
 }
 
 /// Prints the policy.
@@ -59,6 +62,7 @@ fn print(global: &Global, arguments: Arguments) -> Result<(), Failure> {
             account: arguments.account,
             partition: arguments.partition,
             pass_roles: arguments.pass_roles,
+            doctor: arguments.doctor,
         },
     )
     .map_err(|error| {
