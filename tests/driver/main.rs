@@ -5,6 +5,7 @@
 
 mod accounts;
 mod authoring;
+mod believers;
 mod cleanup;
 mod config;
 mod credentials;
@@ -17,6 +18,7 @@ mod gitlab;
 mod guests;
 mod guide;
 mod hostile;
+mod hostile_policies;
 mod impostor;
 mod kill_walk;
 mod local;
@@ -36,3 +38,5 @@ mod surviving;
 mod sweep;
 mod throng;
 mod tidy;
+#[path = "../../host/src/policy/tests/villains.rs"]
+mod villains;

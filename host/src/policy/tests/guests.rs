@@ -123,8 +123,17 @@ pub(crate) struct RawPlacement {
 
 /// Where [`RawPlacement::answer`] puts the texts that a good placement names.
 const NAMES: u32 = 2048;
+/// And those that no good one names, as address and length: `nowhere`, which is in no catalog, and `prod` and
+/// `admin`, a cluster and a role that there are and that the bounds do not allow.
+pub(crate) const NOWHERE: (u32, u32) = (NAMES + 48, 7);
+pub(crate) const PROD: (u32, u32) = (NAMES + 64, 4);
+pub(crate) const ADMIN: (u32, u32) = (NAMES + 80, 5);
 /// Where it puts the decision.
 pub(crate) const DECISION: u32 = 2304;
+/// Where it puts the first placement.
+pub(crate) const FIRST: u32 = DECISION + 16;
+/// Where in a placement the value of its CPU units lies.
+pub(crate) const CPU_UNITS: u32 = 24;
 
 impl Default for RawPlacement {
     fn default() -> Self {
@@ -172,17 +181,15 @@ impl RawPlacement {
 
     /// Data for [`Guest::data`]: the decision at [`DECISION`] places on `placements`, of which there are few.
     pub(crate) fn answer(placements: &[Self]) -> &'static str {
-        const LIST: u32 = DECISION + 16;
         let mut decision = vec![0; 4];
-        decision.extend(LIST.to_le_bytes());
+        decision.extend(FIRST.to_le_bytes());
         decision.extend(u32::try_from(placements.len()).unwrap().to_le_bytes());
         let list: Vec<u8> = placements.iter().flat_map(Self::bytes).collect();
-        let mut text = format!(
-            r#"(data (i32.const {NAMES}) "dev") (data (i32.const {}) "node") (data (i32.const {}) "because")"#,
-            NAMES + 16,
-            NAMES + 32,
-        );
-        for (at, bytes) in [(DECISION, decision), (LIST, list)] {
+        let names = [(NAMES, "dev"), (NAMES + 16, "node"), (NAMES + 32, "because")];
+        let others = [(NOWHERE.0, "nowhere"), (PROD.0, "prod"), (ADMIN.0, "admin")];
+        let text = |(at, name)| format!(r#"(data (i32.const {at}) "{name}")"#);
+        let mut text: String = names.into_iter().chain(others).map(text).collect();
+        for (at, bytes) in [(DECISION, decision), (FIRST, list)] {
             let hex: String = bytes.iter().map(|byte| format!("\\{byte:02x}")).collect();
             text.push_str(&format!(r#"(data (i32.const {at}) "{hex}")"#));
         }
