@@ -1,24 +1,38 @@
 //! `policy build`: from a project to a component that this driver runs.
 //!
-//! The tools for JavaScript and Python are installed into a cache directory, in versions that are fixed here; Rust
-//! is built by whatever toolchain of this machine has the WebAssembly target.
+//! The tools for JavaScript and Python are installed into a cache directory, by locks that are part of the driver;
+//! Rust is built by whatever toolchain of this machine has the WebAssembly target.
 
 mod component;
+mod javascript;
+mod python;
 mod rust;
 mod tools;
 
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+
 use super::project::Language;
 use super::{AuthoringError, failed, inspect};
 
 /// What JavaScript runs on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Engine {
     /// `componentize-qjs`: small, and compiled in a second or two.
     QuickJs,
     /// `@bytecodealliance/componentize-js`: SpiderMonkey, seven times as large.
     StarlingMonkey,
+}
+
+/// What compiles Rust.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Toolchain {
+    /// The current one, such as rustup's, which has the target's standard library.
+    Current,
+    /// Debian's packages; the standard library is built from source.
+    Debian,
 }
 
 /// What to build, and with what.
@@ -31,8 +45,10 @@ pub struct Build<'a> {
     pub cache: &'a Path,
     /// Cargo's target directory; `None` is Cargo's own choice.
     pub target: Option<&'a Path>,
-    /// JavaScript's.
-    pub engine: Engine,
+    /// JavaScript's; `None` is what `package.json` says, or else QuickJS.
+    pub engine: Option<Engine>,
+    /// Rust's; `None` is the first that this machine has.
+    pub toolchain: Option<Toolchain>,
     /// Told what takes long.
     pub progress: &'a dyn Fn(&str),
 }
@@ -60,8 +76,8 @@ pub fn build(build: &Build<'_>) -> Result<Built, AuthoringError> {
     let language = language(&project)?;
     let (name, bytes) = match language {
         Language::Rust => rust::build(&project, build)?,
-        Language::JavaScript => tools::javascript(&project, build)?,
-        Language::Python => tools::python(&project, build)?,
+        Language::JavaScript => javascript::build(&project, build)?,
+        Language::Python => python::build(&project, build)?,
     };
     let world = check(&bytes)?;
     let path = match build.output {
@@ -114,4 +130,35 @@ fn check(bytes: &[u8]) -> Result<&'static str, AuthoringError> {
         let exports = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
         unusable(format!("it exports {exports}, expected `placer`, `mutator` or `guard`"))
     })
+}
+
+/// By what the source exports.
+fn world(source: &str, keyword: &str) -> &'static str {
+    let exports = |name: &str| {
+        source.lines().any(|line| {
+            line.strip_prefix(keyword)
+                .and_then(|rest| rest.get(..name.len()))
+                .is_some_and(|start| start.eq_ignore_ascii_case(name))
+        })
+    };
+    if exports("mutator") {
+        "mutation-policy"
+    } else if exports("guard") {
+        "guard-policy"
+    } else {
+        "placement-policy"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn worlds_are_told_from_the_source() {
+        assert_eq!(world("export const placer = {\n", "export const "), "placement-policy");
+        assert_eq!(world("export const guard = {\n", "export const "), "guard-policy");
+        assert_eq!(world("class Mutator(exports.Mutator):\n", "class "), "mutation-policy");
+        assert_eq!(world("class Placer(exports.Placer):\n", "class "), "placement-policy");
+    }
 }

@@ -14,7 +14,6 @@ use crate::job::{GitRef, Job, Project, RefKind, Variable};
 use crate::placement::Placement;
 use crate::policy::{self, Assurance, Kind, Question, Step, Store, Trace};
 use crate::rehearse::pipeline;
-use crate::secret::Secret;
 use crate::settings::{self, JobTags, Settings};
 
 /// One job, explained.
@@ -263,12 +262,6 @@ fn as_sent(written: &pipeline::Job, id: u64, assumed: &Assumed) -> Job {
         ("CI_PROJECT_PATH", assumed.project_path.clone()),
         ("CI_RUNNER_TAGS", serde_json::json!(written.tags).to_string()),
     ];
-    let variable = |key: String, value: String| Variable {
-        key,
-        value: Secret::new(value),
-        masked: false,
-        file: false,
-    };
     Job {
         id,
         name: written.name.clone(),
@@ -293,8 +286,13 @@ fn as_sent(written: &pipeline::Job, id: u64, assumed: &Assumed) -> Job {
         services: written.services.iter().map(|service| service.name.clone()).collect(),
         variables: predefined
             .into_iter()
-            .map(|(key, value)| variable(key.to_owned(), value))
-            .chain(written.variables.iter().map(|own| variable(own.key.clone(), own.value.clone())))
+            .map(|(key, value)| Variable::plain(key.to_owned(), value))
+            .chain(
+                written
+                    .variables
+                    .iter()
+                    .map(|own| Variable::plain(own.key.clone(), own.value.clone())),
+            )
             .collect(),
     }
 }

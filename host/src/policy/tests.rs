@@ -6,6 +6,7 @@ mod fuzz;
 mod guests;
 mod hostile;
 mod interface;
+mod recorded;
 mod sandbox;
 mod store;
 mod villains;

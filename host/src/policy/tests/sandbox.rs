@@ -281,27 +281,3 @@ fn a_variable_with_a_masked_value_in_it_is_no_claim() {
     let recorded = serde_json::to_string(&RecordedQuestion::of(&asked.question())).unwrap();
     assert!(!recorded.contains("glcbt-64_token"), "{recorded}");
 }
-
-#[test]
-fn a_recorded_question_is_asked_again_with_the_same_answer() {
-    let house = House::shared();
-    let policy = by_tag(rules());
-    let mut asked = Asked::with_tags(&["dev", "arm64"]);
-    asked.job.variables = (0..200)
-        .map(|index| Variable {
-            key: format!("V{index:03}"),
-            value: Secret::new("x".repeat(if index == 7 { 5000 } else { 1000 })),
-            masked: false,
-            file: false,
-        })
-        .collect();
-    let first = asked.decide(&house, &[("by-tag", &policy)]).unwrap();
-    let text = serde_json::to_string(&RecordedQuestion::of(&asked.question())).unwrap();
-    assert!(text.len() < 80 * 1024, "{}", text.len());
-    let recorded: RecordedQuestion = serde_json::from_str(&text).unwrap();
-    assert!(recorded.left_out.contains("V007") && recorded.variables.contains_key("V000"));
-    let job = recorded.job();
-    let question = recorded.question(&job, &asked.catalog, &asked.bounds, asked.claims_taint);
-    let again = decide(&question, &[("by-tag", &policy)], &house.store).unwrap();
-    assert_eq!(again.placements, first.placements);
-}
