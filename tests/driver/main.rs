@@ -28,6 +28,7 @@ mod migrate;
 mod policies;
 mod policy_sync;
 mod prepare;
+mod recovery;
 mod rehearsal;
 mod replay;
 mod run;

@@ -156,6 +156,9 @@ pub struct GivenFailure {
     /// One line.
     #[serde(default)]
     pub detail: String,
+    /// Where that attempt ran, for the hook `recovery`; must be in bounds, as the driver tells a policy of no other.
+    #[serde(default)]
+    pub placement: Option<GivenCandidate>,
 }
 
 /// `[claims]`
@@ -233,13 +236,15 @@ impl Fixture {
     /// Everything that a [`Question`] borrows.
     pub fn asked(&self) -> Asked {
         let facts = &self.facts;
+        let (catalog, bounds) = (self.catalog.catalog(), self.catalog.bounds());
+        let ran = |candidate: &GivenCandidate| bounds.check(&candidate.candidate(), &catalog).ok();
         let earlier_failures: Vec<EarlierFailure> = (1..)
             .zip(&facts.earlier_failures)
             .map(|(attempt, failure)| EarlierFailure {
                 attempt,
                 kind: failure.kind,
                 detail: failure.detail.clone(),
-                placement: None,
+                placement: failure.placement.as_ref().and_then(ran),
             })
             .collect();
         let next = u32::try_from(earlier_failures.len()).unwrap_or(u32::MAX).saturating_add(1);
@@ -256,8 +261,8 @@ impl Fixture {
             attempt: facts.attempt.unwrap_or(next),
             earlier_failures,
             facts: more,
-            catalog: self.catalog.catalog(),
-            bounds: self.catalog.bounds(),
+            catalog,
+            bounds,
         }
     }
 

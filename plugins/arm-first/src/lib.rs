@@ -4,7 +4,7 @@
 
 use pointsman_policy_sdk::schema::{self, Schema};
 use pointsman_policy_sdk::{
-    Arch, Context, Mutator, Placement, Policy, Rejection, SettingProblem, Value, because, label,
+    Arch, Context, Mutator, Placement, Policy, Rejection, SettingProblem, Value, rank, same_place,
     settings,
 };
 
@@ -70,20 +70,15 @@ impl Mutator for ArmFirst {
         let mut ranked: Vec<Placement> = Vec::with_capacity(candidates.len() * 2);
         for candidate in candidates {
             if candidate.arch == Arch::Arm64 || !offers_arm(&candidate.task_definition) {
-                if !ranked.contains(&candidate) {
+                if !ranked.iter().any(|other| same_place(other, &candidate)) {
                     ranked.push(candidate);
                 }
                 continue;
             }
-            let mut arm = Placement { arch: Arch::Arm64, ..candidate.clone() };
-            label(&mut arm, "choice", "arm64");
-            because(&mut arm, "ARM, since the task definition offers it");
-            ranked.push(arm);
+            let arm = Placement { arch: Arch::Arm64, ..candidate.clone() };
+            rank(&mut ranked, arm, "arm64", "ARM, since the task definition offers it");
             if settings.fall_back {
-                let mut x86 = candidate;
-                label(&mut x86, "choice", "x86_64");
-                because(&mut x86, "if ARM has no capacity");
-                ranked.push(x86);
+                rank(&mut ranked, candidate, "x86_64", "if ARM has no capacity");
             }
         }
         Ok(ranked)
@@ -121,6 +116,16 @@ mod tests {
         assert_eq!(archs(&job(&[], &both), serde_json::json!({"fall_back": false})), [Arm64]);
         let other = serde_json::json!({"opt_out_tags": ["intel"]});
         assert_eq!(archs(&job(&["intel"], &both), other), [X8664]);
+    }
+
+    #[test]
+    fn a_place_is_ranked_once() {
+        let arm = Placement { arch: Arch::Arm64, ..placement() };
+        let job = job(&[], &[Arch::X8664, Arch::Arm64]);
+        let ranked =
+            ArmFirst::mutate(&job, &Settings::default(), vec![placement(), arm.clone()]).unwrap();
+        let archs: Vec<Arch> = ranked.iter().map(|placement| placement.arch).collect();
+        assert_eq!(archs, [Arch::Arm64, Arch::X8664]);
     }
 
     #[test]

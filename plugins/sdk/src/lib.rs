@@ -7,6 +7,8 @@
 //! pointsman_policy_sdk::export!(MyPolicy: placer);
 //! ```
 //!
+//! [`Recovery`] may come with any of the three: `export!(MyPolicy: placer + recovery);`.
+//!
 //! What a policy may know of the job comes through [`Context`]: from the host inside a component, from a
 //! [`Fixture`](fixture::Fixture) in native tests, so that `cargo test` needs no WebAssembly at all.
 
@@ -25,6 +27,7 @@ pub use bindings::lifecycle::pointsman::policy::{
     log::Level,
     types::{Decision, Placement, Rejection, SettingProblem},
 };
+pub use bindings::recovery::exports::pointsman::policy::recovery::LostAttempt;
 pub use context::Context;
 pub use serde_json::Value;
 pub use trust::{Claim, Fact};
@@ -41,6 +44,28 @@ pub fn because(placement: &mut Placement, reason: &str) {
         placement.reason.push_str("; ");
     }
     placement.reason.push_str(reason);
+}
+
+/// Whether both ask for the same, whatever their labels and reasons.
+pub fn same_place(one: &Placement, other: &Placement) -> bool {
+    let place = |placement: &Placement| Placement {
+        labels: Vec::new(),
+        extra: Vec::new(),
+        reason: String::new(),
+        ..placement.clone()
+    };
+    place(one) == place(other)
+}
+
+/// Adds `placement` to the end of a ranking, unless that has one for the same place: with the label `choice`, which
+/// says which way the job went, and with the reason.
+pub fn rank(ranked: &mut Vec<Placement>, mut placement: Placement, choice: &str, reason: &str) {
+    if ranked.iter().any(|other| same_place(other, &placement)) {
+        return;
+    }
+    label(&mut placement, "choice", choice);
+    because(&mut placement, reason);
+    ranked.push(placement);
 }
 
 /// What every policy has: a description, and settings that it checks by itself.
@@ -97,4 +122,13 @@ pub trait Guard: Policy {
         settings: &Self::Settings,
         candidate: &Placement,
     ) -> Result<(), Rejection>;
+}
+
+/// Optional, beside any of the three: asked after an attempt at the job was lost, before the placers.
+pub trait Recovery: Policy {
+    /// [`Decision::Abstain`]: decide as if nothing had happened. [`Decision::Place`]: these stand in for the placers'
+    /// answer; mutators, guards and bounds still have their say. [`Decision::Reject`] ends the job.
+    ///
+    /// `lost.placement` is where the attempt ran, when it ran and that is still offered.
+    fn recover<C: Context>(context: &C, settings: &Self::Settings, lost: &LostAttempt) -> Decision;
 }

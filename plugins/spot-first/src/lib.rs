@@ -6,11 +6,8 @@
 use pointsman_policy_sdk::schema::{self, Schema};
 use pointsman_policy_sdk::{
     Capacity, Context, FailureKind, Mutator, Placement, Policy, Rejection, SettingProblem, Value,
-    because, label, settings,
+    rank, settings,
 };
-
-/// The label that says which way a job went; the host puts the policy's name before it.
-const LABEL: &str = "choice";
 
 /// `[policies.spot-first.settings]`
 #[derive(Debug, serde::Deserialize)]
@@ -133,24 +130,10 @@ fn against_spot<C: Context>(context: &C, settings: &Settings) -> Option<String> 
 
 /// The candidates with one capacity, each once.
 fn all_on(candidates: &[Placement], capacity: Capacity, reason: &str) -> Vec<Placement> {
-    let mut ranked: Vec<Placement> = Vec::new();
+    let choice = if capacity == Capacity::Spot { "spot" } else { "on-demand" };
+    let mut ranked = Vec::with_capacity(candidates.len());
     for candidate in candidates {
-        let mut changed = Placement { capacity, ..candidate.clone() };
-        let seen = ranked.iter().any(|other| {
-            (&other.cluster, &other.task_definition, other.arch, &other.role)
-                == (&changed.cluster, &changed.task_definition, changed.arch, &changed.role)
-                && (other.cpu_units, other.memory_mib, other.ephemeral_storage_gib)
-                    == (changed.cpu_units, changed.memory_mib, changed.ephemeral_storage_gib)
-        });
-        if !seen {
-            label(
-                &mut changed,
-                LABEL,
-                if capacity == Capacity::Spot { "spot" } else { "on-demand" },
-            );
-            because(&mut changed, reason);
-            ranked.push(changed);
-        }
+        rank(&mut ranked, Placement { capacity, ..candidate.clone() }, choice, reason);
     }
     ranked
 }
