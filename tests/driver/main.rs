@@ -14,6 +14,7 @@ mod doctor_launch;
 mod fallback;
 mod fargate;
 mod gitlab;
+mod gitlab_tls;
 #[path = "../../host/src/policy/tests/guests.rs"]
 mod guests;
 mod guide;
