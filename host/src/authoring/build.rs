@@ -79,6 +79,9 @@ pub fn build(build: &Build<'_>) -> Result<Built, AuthoringError> {
         Language::JavaScript => javascript::build(&project, build)?,
         Language::Python => python::build(&project, build)?,
     };
+    let bytes = component::strip_component(&bytes).map_err(|reason| {
+        AuthoringError::Unusable(format!("what was built is no policy: {reason}"))
+    })?;
     let world = check(&bytes)?;
     let path = match build.output {
         Some(path) => path.to_owned(),
