@@ -30,6 +30,7 @@ use crate::placement::bounds::Bounds;
 use crate::placement::catalog::Catalog;
 use crate::settings;
 pub use chain::{decide, decide_given, decide_traced, try_out};
+pub use inputs::{visible_images, visible_variables};
 pub use recorded::{RecordedOffer, RecordedQuestion};
 pub use store::{Examined, Store, StoreError};
 

@@ -37,6 +37,54 @@ fn inspected(component: &Path) -> Value {
     serde_json::from_str(&succeeds(pointsman(&arguments))).unwrap()
 }
 
+/// The hook after a lost attempt, as JavaScript has it: what Spot took is tried again in the same place.
+const HOOK_IN_JAVASCRIPT: &str = r#"
+export const recovery = {
+  recover(settings, lost) {
+    if (lost.failure.kind !== "spot-interruption" || !lost.placement) {
+      return { tag: "abstain" };
+    }
+    return { tag: "place", val: [{ ...lost.placement, capacity: "on-demand", reason: "by the hook" }] };
+  },
+};
+"#;
+
+/// The same in Python.
+const HOOK_IN_PYTHON: &str = r#"
+
+class Recovery(exports.Recovery):
+    def recover(self, settings: str, lost) -> types.Decision:
+        if lost.placement is None or word(lost.failure.kind) != "spot-interruption":
+            return types.Decision_Abstain()
+        lost.placement.capacity = catalog.Capacity.ON_DEMAND
+        lost.placement.reason = "by the hook"
+        return types.Decision_Place([lost.placement])
+"#;
+
+/// A fixture that only the hook answers like this.
+const LOST: &str = r#"
+[settings]
+cluster = "ci"
+task_definition = "node"
+
+[[facts.earlier_failures]]
+kind = "spot-interruption"
+placement = { cluster = "other", task_definition = "node", capacity = "spot" }
+
+[catalog.clusters.ci]
+[catalog.clusters.other]
+[catalog.task_definitions.node]
+
+[expect]
+decision = "place"
+first = { cluster = "other", capacity = "on-demand", reason = "by the hook" }
+"#;
+
+fn append(path: &Path, text: &str) {
+    let mut file = fs::OpenOptions::new().append(true).open(path).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+}
+
 /// Runs a project's own tests.
 fn own_tests(project: &Path, program: &str, arguments: &[&str]) {
     let output = Command::new(program).args(arguments).current_dir(project).output();
@@ -65,6 +113,15 @@ fn three_languages_answer_the_same_fixtures() {
             // The guide's test runs `cargo test`.
             _ => {}
         }
+        let hook = match lang {
+            "js" => Some(("src/policy.js", HOOK_IN_JAVASCRIPT)),
+            "python" => Some(("policy.py", HOOK_IN_PYTHON)),
+            // `tests/driver/recovery.rs` has one of the SDK's.
+            _ => None,
+        };
+        if let Some((file, text)) = hook {
+            append(&project.join(file), text);
+        }
         let on_starlingmonkey = name.ends_with("starlingmonkey");
         if on_starlingmonkey {
             let manifest = project.join("package.json");
@@ -83,6 +140,13 @@ fn three_languages_answer_the_same_fixtures() {
         }
         // The fixtures of the first project, for all of them.
         decided.push(passes(&first, &component));
+        if hook.is_some() {
+            let lost = directory.path().join("lost.toml");
+            fs::write(&lost, LOST).unwrap();
+            let arguments = ["policy", "test", text(&lost), "--policy", text(&component)];
+            let told = succeeds(pointsman(&arguments));
+            assert!(told.contains("1 passed, 0 failed"), "{name}: {told}");
+        }
         let inspected = inspected(&component);
         assert_eq!(inspected["world"], "placement-policy", "{name}");
         assert_eq!(inspected["wasi"].as_array().map(Vec::len), Some(0), "{name}: {inspected}");

@@ -135,21 +135,61 @@ fn check(bytes: &[u8]) -> Result<&'static str, AuthoringError> {
     })
 }
 
-/// By what the source exports.
-fn world(source: &str, keyword: &str) -> &'static str {
-    let exports = |name: &str| {
-        source.lines().any(|line| {
-            line.strip_prefix(keyword)
-                .and_then(|rest| rest.get(..name.len()))
-                .is_some_and(|start| start.eq_ignore_ascii_case(name))
-        })
-    };
-    if exports("mutator") {
-        "mutation-policy"
-    } else if exports("guard") {
-        "guard-policy"
-    } else {
-        "placement-policy"
+/// What the source of a project in a scripting language exports.
+#[derive(Debug, PartialEq, Eq)]
+struct Exported {
+    /// Of `wit/policy.wit`.
+    world: &'static str,
+    /// Whether the hook after a lost attempt is there as well.
+    recovers: bool,
+}
+
+impl Exported {
+    /// Each export is a line that begins with `keyword` and the interface's name.
+    fn of(source: &str, keyword: &str) -> Self {
+        let exports = |name: &str| {
+            source.lines().any(|line| {
+                line.strip_prefix(keyword)
+                    .and_then(|rest| rest.get(..name.len()))
+                    .is_some_and(|start| start.eq_ignore_ascii_case(name))
+            })
+        };
+        let world = if exports("mutator") {
+            "mutation-policy"
+        } else if exports("guard") {
+            "guard-policy"
+        } else {
+            "placement-policy"
+        };
+        Self { world, recovers: exports("recovery") }
+    }
+
+    /// The directory with the interface and the world in it, for a tool that makes a component of one world: with
+    /// the hook, a world of the tool's own in a copy below `scratch`.
+    fn interface(
+        &self,
+        project: &Path,
+        scratch: &Path,
+    ) -> Result<(PathBuf, &'static str), AuthoringError> {
+        const WITH_HOOK: &str = "policy-with-recovery";
+        let written = project.join("wit");
+        if !self.recovers {
+            return Ok((written, self.world));
+        }
+        let copied = scratch.join("wit");
+        std::fs::create_dir(&copied).map_err(failed("make", &copied))?;
+        for entry in std::fs::read_dir(&written).map_err(failed("read", &written))? {
+            let from = entry.map_err(failed("read", &written))?.path();
+            if let Some(name) = from.file_name().filter(|_| from.is_file()) {
+                std::fs::copy(&from, copied.join(name)).map_err(failed("copy", &from))?;
+            }
+        }
+        // Of the same package, so that it needs no version of its own.
+        let world = copied.join("with-recovery.wit");
+        let text =
+            format!("world {WITH_HOOK} {{ include {}; include recovery-hook; }}\n", self.world);
+        std::fs::write(&world, text).map_err(failed("write", &world))?;
+        Ok((copied, WITH_HOOK))
     }
 }
 
@@ -159,9 +199,42 @@ mod tests {
 
     #[test]
     fn worlds_are_told_from_the_source() {
-        assert_eq!(world("export const placer = {\n", "export const "), "placement-policy");
-        assert_eq!(world("export const guard = {\n", "export const "), "guard-policy");
-        assert_eq!(world("class Mutator(exports.Mutator):\n", "class "), "mutation-policy");
-        assert_eq!(world("class Placer(exports.Placer):\n", "class "), "placement-policy");
+        let of = |source, keyword| {
+            let Exported { world, recovers } = Exported::of(source, keyword);
+            (world, recovers)
+        };
+        assert_eq!(of("export const placer = {\n", "export const "), ("placement-policy", false));
+        assert_eq!(
+            of("export const recovery = {\nexport const guard = {\n", "export const "),
+            ("guard-policy", true)
+        );
+        assert_eq!(of("class Mutator(exports.Mutator):\n", "class "), ("mutation-policy", false));
+        assert_eq!(
+            of("class Placer(exports.Placer):\nclass Recovery(exports.Recovery):\n", "class "),
+            ("placement-policy", true)
+        );
+    }
+
+    #[test]
+    fn the_world_with_the_hook_is_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let project = directory.path().join("project");
+        std::fs::create_dir_all(project.join("wit")).unwrap();
+        let text = include_str!("../../../wit/policy.wit");
+        std::fs::write(project.join("wit/policy.wit"), text).unwrap();
+        for world in ["placement-policy", "mutation-policy", "guard-policy"] {
+            let scratch = tempfile::tempdir().unwrap();
+            let plain = Exported { world, recovers: false };
+            assert_eq!(
+                plain.interface(&project, scratch.path()).unwrap(),
+                (project.join("wit"), world)
+            );
+            let hooked = Exported { world, recovers: true };
+            let (wit, name) = hooked.interface(&project, scratch.path()).unwrap();
+            let mut resolve = wit_parser::Resolve::default();
+            let (package, _) = resolve.push_dir(&wit).unwrap();
+            let world = resolve.select_world(&[package], Some(name)).unwrap();
+            assert_eq!(resolve.worlds[world].exports.len(), 3, "lifecycle, its own, recovery");
+        }
     }
 }

@@ -11,7 +11,7 @@ use std::process::Command;
 use serde::Deserialize;
 
 use super::tools::{Tool, run, scratch};
-use super::{Build, Engine, world};
+use super::{Build, Engine, Exported};
 use crate::authoring::{AuthoringError, failed};
 
 const QUICKJS: Tool = Tool {
@@ -104,13 +104,14 @@ pub(super) fn build(
     // The tools open it only when it is on their disk, so no pipe.
     let output = scratch()?;
     let component = output.path().join("component.wasm");
+    let (wit, world) = Exported::of(&text, "export const ").interface(project, output.path())?;
     run(Command::new("node")
         .current_dir(&tool)
         .arg("componentize.mjs")
-        .arg(project.join("wit"))
+        .arg(wit)
         .arg(&source)
         .arg(&component)
-        .arg(world(&text, "export const ")))?;
+        .arg(world))?;
     let bytes = fs::read(&component).map_err(failed("read", &component))?;
     Ok((package.name, bytes))
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::tools::{Tool, run, scratch};
-use super::{Build, world};
+use super::{Build, Exported};
 use crate::authoring::{AuthoringError, failed, name_of};
 
 const PYTHON: Tool = Tool {
@@ -25,9 +25,11 @@ pub(super) fn build(
     let tool = PYTHON.installed(build)?;
     let output = scratch()?;
     let component = output.path().join("component.wasm");
+    let (wit, world) = Exported::of(&text, "class ").interface(project, output.path())?;
     run(Command::new(tool.join("venv/bin/componentize-py"))
         .current_dir(project)
-        .args(["--quiet", "--wit-path", "wit", "--world", world(&text, "class ")])
+        .args(["--quiet", "--world", world, "--wit-path"])
+        .arg(wit)
         .args(["componentize", "--stub-wasi", "policy", "--output"])
         .arg(&component))?;
     let bytes = fs::read(&component).map_err(failed("read", &component))?;

@@ -27,6 +27,8 @@ pub(crate) enum Ends {
     Refused(&'static str),
     /// What was answered is allowed, once it is cleaned.
     Placed,
+    /// It says itself that its settings are wrong, in words that are cut.
+    Complains,
     /// Nobody answered, or the deadline came first.
     InTime,
 }
@@ -71,12 +73,15 @@ macro_rules! villains {
             logs_a_million_times,
             notices_a_million_times,
             panics_when_it_describes_itself,
+            describes_itself_in_a_megabyte_of_escapes,
+            complains_of_its_settings_without_end,
             lacks_every_export,
             lacks_the_functions_of_its_exports,
             imports_wasi_http,
             imports_wasi_without_a_grant,
             imports_something_unknown,
             imports_a_fact_of_a_newer_driver,
+            imports_a_fact_of_an_endless_name,
             is_a_core_module,
             is_cut_off,
             is_empty,
@@ -419,6 +424,36 @@ pub(crate) fn panics_when_it_describes_itself() -> Villain {
     Villain::new(guest.placer(), Ends::Broken("crashed: it panicked (`unreachable` was executed)"))
 }
 
+pub(crate) fn describes_itself_in_a_megabyte_of_escapes() -> Villain {
+    let guest = Guest {
+        describe: "(drop (memory.grow (i32.const 16)))
+            (memory.fill (i32.const 65536) (i32.const 27) (i32.const 900000))
+            (i32.store (i32.const 2048) (i32.const 65536)) (i32.store (i32.const 2052) (i32.const 900000))
+            i32.const 2048",
+        ..Guest::default()
+    };
+    Villain::new(guest.placer(), Ends::InTime)
+}
+
+pub(crate) fn complains_of_its_settings_without_end() -> Villain {
+    let guest = Guest {
+        // A thousand problems from address 65,536 on, each with a message of 500 letters and no path.
+        validate_settings: "(local $at i32)
+            (drop (memory.grow (i32.const 4)))
+            (memory.fill (i32.const 4000) (i32.const 120) (i32.const 500))
+            (local.set $at (i32.const 65536))
+            (loop
+                (i32.store offset=8 (local.get $at) (i32.const 4000))
+                (i32.store offset=12 (local.get $at) (i32.const 500))
+                (local.set $at (i32.add (local.get $at) (i32.const 16)))
+                (br_if 0 (i32.lt_u (local.get $at) (i32.const 81536))))
+            (i32.store (i32.const 2048) (i32.const 65536)) (i32.store (i32.const 2052) (i32.const 1000))
+            i32.const 2048",
+        ..Guest::default()
+    };
+    Villain::new(guest.placer(), Ends::Complains)
+}
+
 pub(crate) fn lacks_every_export() -> Villain {
     Villain::text(
         "(component)",
@@ -467,6 +502,17 @@ pub(crate) fn imports_a_fact_of_a_newer_driver() -> Villain {
              `pointsman:policy/facts@0.1.7`, but a matching implementation was not found in the linker: ",
         ),
     )
+}
+
+pub(crate) fn imports_a_fact_of_an_endless_name() -> Villain {
+    let name = format!("a{}", "-a".repeat(50_000));
+    let text = format!(
+        r#"(component
+            (import "pointsman:policy/facts@0.1.0" (instance (export "{name}" (func (result u32)))))
+            (instance $i) (export "pointsman:policy/placer@0.1.0" (instance $i))
+            (export "pointsman:policy/lifecycle@0.1.0" (instance $i)))"#
+    );
+    Villain::text(&text, Ends::Broken(""))
 }
 
 fn no_component(bytes: Vec<u8>, why: &'static str) -> Villain {
