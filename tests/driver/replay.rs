@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::guests::Guest;
 use crate::support::output::StageOutput;
 use crate::support::{House, Job};
 
@@ -186,6 +187,30 @@ fn explain_takes_the_job_response_file_of_one_job() {
     fs::write(&file, "{}").unwrap();
     let output = house.operator(&["--profile", "agent", "explain", text(&file)]);
     assert_eq!(output.status.code(), Some(2), "{output}");
+    drop(attempt);
+    house.settled(0);
+}
+
+#[test]
+fn what_a_profile_only_watches_is_told_and_decides_nothing() {
+    let house = House::new();
+    let refuses = Guest {
+        place: "i32.const 2048",
+        data: r#"(data (i32.const 2048) "\02")"#,
+        ..Guest::default()
+    };
+    house.add_policy("strict", &refuses.placer(), "");
+    house.set_chain("agent", "policies = [\"strict\", \"by-tag\"]");
+    let attempt = house.attempt("agent", &Job::default());
+    let file = attempt.response_file();
+    let arguments = ["--profile", "agent", "explain", text(&file)];
+    let output = house.operator(&arguments);
+    assert_eq!(output.status.code(), Some(1), "{output}");
+    assert!(output.stdout_text().contains("rejected: no reason given"), "{output}");
+    house.set_chain("agent", "policies = [\"strict\", \"by-tag\"]\nmonitor = [\"strict\"]");
+    let told = house.operator(&arguments).succeeds().stdout_text();
+    assert!(told.contains("  1. strict (placer, only watched): "), "{told}");
+    assert!(told.contains("  placed on cluster test, task definition agent"), "{told}");
     drop(attempt);
     house.settled(0);
 }

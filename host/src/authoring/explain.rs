@@ -42,6 +42,8 @@ pub struct ExplainedStep {
     pub policy: String,
     /// What it was asked for.
     pub kind: Kind,
+    /// Whether nothing hung on its answer.
+    pub monitored: bool,
     /// One line.
     pub outcome: String,
     /// Of all its calls.
@@ -69,26 +71,6 @@ pub struct Assumed {
     pub project_path: String,
 }
 
-/// The chain of a profile, as the driver takes it.
-///
-/// # Errors
-///
-/// Names what is not in the settings.
-pub fn chain<'a>(
-    settings: &'a Settings,
-    profile: &'a settings::Profile,
-) -> Result<Vec<(&'a str, &'a settings::Policy)>, String> {
-    profile
-        .policies
-        .iter()
-        .map(|name| match settings.policies.get(name) {
-            Some(policy) => Ok((name.as_str(), policy)),
-            None => Err(format!("the policy `{name}` is not in the settings file")),
-        })
-        .chain(profile.default.iter().map(|policy| Ok((settings::DEFAULT_POLICY, policy))))
-        .collect()
-}
-
 /// Explains `job` for `profile`; `own_tags` are the job's, where they are known and the settings ask GitLab for them.
 pub fn job(
     settings: &Settings,
@@ -110,13 +92,8 @@ pub fn job(
         explained.error = Some(format!("there is no profile `{profile}`"));
         return explained;
     };
-    let chain = match chain(settings, own) {
-        Ok(chain) => chain,
-        Err(error) => {
-            explained.error = Some(error);
-            return explained;
-        }
-    };
+    let chain = settings.chain(own);
+    let chain: Vec<_> = chain.iter().map(|(name, policy)| (*name, policy)).collect();
     let catalog = settings.catalog(&own.bounds);
     let question = Question {
         job,
@@ -169,6 +146,7 @@ fn steps(
         explained.push(ExplainedStep {
             policy: step.policy.clone(),
             kind: step.kind,
+            monitored: step.monitored,
             outcome: step.outcome.clone(),
             fuel: step.fuel,
             elapsed_us: step.elapsed_us,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::explain::{chain, words};
+use super::explain::words;
 use super::{AuthoringError, failed};
 use crate::placement::Placement;
 use crate::policy::{self, RecordedOffer, RecordedQuestion, Store, Trace};
@@ -169,13 +169,13 @@ fn again(
         .profiles
         .get(profile)
         .ok_or_else(|| format!("the settings have no profile `{profile}`"))?;
-    let chain: Vec<_> = chain(settings, own)?
-        .into_iter()
-        .map(|(name, policy)| match replaced {
-            Some((other, policy)) if other == name => (name, policy),
-            _ => (name, policy),
-        })
-        .collect();
+    let mut chain = settings.chain(own);
+    for (name, policy) in &mut chain {
+        if let Some((_, other)) = replaced.filter(|(replaced, _)| replaced == name) {
+            *policy = settings::Policy { mode: policy.mode, ..other.clone() };
+        }
+    }
+    let chain: Vec<_> = chain.iter().map(|(name, policy)| (*name, policy)).collect();
     let job = recorded.job();
     let now;
     let (catalog, bounds, claims_taint) = match offered {
