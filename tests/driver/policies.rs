@@ -20,6 +20,19 @@ fn a_policy_that_fails_may_be_skipped_and_says_so() {
 }
 
 #[test]
+fn a_guard_that_fails_refuses_whatever_the_file_says() {
+    let house = House::new();
+    for (name, check) in [("panics", "unreachable"), ("spins", "(loop (br 0)) unreachable")] {
+        house.add_policy(name, &Guest::guard(check), "on_error = \"abstain\"\ndeadline = \"20s\"");
+        house.set_chain("agent", &format!("policies = [\"by-tag\", \"{name}\"]"));
+        let output = house.attempt("agent", &Job::default()).config().fails_the_system();
+        let _ = output.says(&format!("Error: policy `{name}` ")).hides("Placed on");
+        house.set_chain("agent", "policies = [\"by-tag\"]");
+    }
+    house.settled(0);
+}
+
+#[test]
 fn a_missing_entry_is_compiled_with_a_line_and_then_only_loaded() {
     let house = House::new();
     let abstains = Guest::default().placer();

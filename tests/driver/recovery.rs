@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::authoring::{pointsman, scratch, succeeds, text};
+use crate::guests::{Guest, WITH_HOOK};
 use crate::support::house::built;
 use crate::support::{House, Job};
 
@@ -104,4 +105,21 @@ fn a_fixture_can_tell_where_the_lost_attempt_ran() {
     assert!(told.contains("2 passed, 0 failed"), "{told}");
     let told = succeeds(pointsman(&["policy", "inspect", text(&component)]));
     assert!(told.contains("placement-policy") && told.contains("recovery"), "{told}");
+}
+
+#[test]
+fn a_hook_that_breaks_is_found_when_it_is_installed() {
+    let house = House::new();
+    let breaks = Guest {
+        wit: WITH_HOOK,
+        functions: r#"(func (export "pointsman:policy/recovery@0.1.0#recover") (param i32) (result i32) unreachable)"#,
+        ..Guest::default()
+    };
+    house.add_policy("hook", &breaks.placer(), "");
+    house.set_chain("agent", "policies = [\"hook\", \"by-tag\"]");
+    let synced = house.operator(&["policy", "sync"]);
+    assert_eq!(synced.status.code(), Some(1), "{synced}");
+    let told = [synced.stdout_text(), synced.stderr_text()].concat();
+    assert!(told.contains("hook: not ready"), "{synced}");
+    assert!(told.contains("policy `hook` crashed: it panicked"), "{synced}");
 }

@@ -33,6 +33,15 @@ impl Default for Guest {
     }
 }
 
+/// For [`Guest::wit`]: a placer with the hook after a lost attempt.
+pub(crate) const WITH_HOOK: &str = r"
+    package test:guest;
+    world guest {
+        include pointsman:policy/placement-policy@0.1.0;
+        include pointsman:policy/recovery-hook@0.1.0;
+    }
+";
+
 /// A `decision` in memory whose first byte is the case.
 pub(crate) const ABSTAIN: &str = "i32.const 1024";
 

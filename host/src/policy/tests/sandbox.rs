@@ -1,6 +1,6 @@
 //! What is granted and what is only watched: WASI, monitored policies, the hook after a lost attempt.
 
-use super::guests::{DECISION, RawPlacement};
+use super::guests::{DECISION, RawPlacement, WITH_HOOK};
 use super::*;
 
 /// The shapes of WASI's functions that the guests here call, and a world that has them.
@@ -200,15 +200,6 @@ fn all_reasons_are_told_when_nothing_is_left() {
     );
 }
 
-/// A placer that abstains, with the hook.
-const RECOVERS: &str = r"
-    package test:guest;
-    world guest {
-        include pointsman:policy/placement-policy@0.1.0;
-        include pointsman:policy/recovery-hook@0.1.0;
-    }
-";
-
 #[test]
 fn a_hook_is_asked_after_a_lost_attempt_and_only_then() {
     let house = House::shared();
@@ -222,7 +213,7 @@ fn a_hook_is_asked_after_a_lost_attempt_and_only_then() {
     )
     .leak();
     let hook = Guest {
-        wit: RECOVERS,
+        wit: WITH_HOOK,
         functions,
         data: RawPlacement::answer(&[answers]),
         ..Guest::default()
