@@ -90,7 +90,9 @@ pointsman_policy_sdk::export!(ArmFirst: mutator);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pointsman_policy_sdk::fixture::{Fixture, placement, task_definition};
+    use pointsman_policy_sdk::fixture::{
+        Fixture, assert_schema_is_whole, placement, task_definition,
+    };
 
     fn archs(job: &Fixture, json: Value) -> Vec<Arch> {
         let settings = ArmFirst::settings(&json).unwrap();
@@ -134,6 +136,6 @@ mod tests {
         let job = job(&[], &[Arch::X8664, Arch::Arm64]);
         let ranked = ArmFirst::mutate(&job, &Settings::default(), vec![arm.clone()]).unwrap();
         assert_eq!(ranked, [arm]);
-        assert_eq!(ArmFirst::schema().unwrap().keys(), ["fall_back", "opt_out_tags"]);
+        assert_schema_is_whole::<ArmFirst>();
     }
 }

@@ -144,7 +144,7 @@ pointsman_policy_sdk::export!(SpotFirst: mutator);
 mod tests {
     use super::*;
     use pointsman_policy_sdk::EarlierFailure;
-    use pointsman_policy_sdk::fixture::{Fixture, placement};
+    use pointsman_policy_sdk::fixture::{Fixture, assert_schema_is_whole, placement};
 
     fn capacities(job: &Fixture, json: Value) -> Vec<Capacity> {
         let settings = SpotFirst::settings(&json).unwrap();
@@ -194,7 +194,6 @@ mod tests {
     #[test]
     fn settings_are_read_strictly() {
         assert!(SpotFirst::settings(&serde_json::json!({"spot": true})).is_err());
-        let keys = ["fall_back", "longest_minutes", "opt_out_tags", "protected_refs"];
-        assert_eq!(SpotFirst::schema().unwrap().keys(), keys);
+        assert_schema_is_whole::<SpotFirst>();
     }
 }

@@ -94,7 +94,7 @@ pointsman_policy_sdk::export!(MyPolicy: placer);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pointsman_policy_sdk::fixture::Fixture;
+    use pointsman_policy_sdk::fixture::{Fixture, assert_schema_is_whole};
     use pointsman_policy_sdk::{EarlierFailure, TaskDefinition};
 
     fn job() -> Fixture {
@@ -121,6 +121,11 @@ mod tests {
             Decision::Place(placements) => placements[0].capacity,
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn the_schema_has_every_setting() {
+        assert_schema_is_whole::<MyPolicy>();
     }
 
     #[test]
