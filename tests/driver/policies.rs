@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::guests::Guest;
+use crate::guests::{Guest, SEES_NOTHING};
 use crate::support::{House, Job};
 
 #[test]
@@ -17,6 +17,25 @@ fn a_policy_that_fails_may_be_skipped_and_says_so() {
         .succeeds()
         .says("policy `traps` crashed: it panicked (`unreachable` was executed); it was skipped")
         .says("Placed on cluster test");
+}
+
+#[test]
+fn wasi_is_given_only_where_the_file_grants_it_and_shows_nothing() {
+    let house = House::new();
+    // It crashes when it sees a variable, a directory, the time, or two random numbers.
+    house.add_policy("looks", &Guest::with_wasi(SEES_NOTHING), "deadline = \"20s\"");
+    house.set_chain("agent", "policies = [\"looks\", \"by-tag\"]");
+    let _ = house
+        .attempt("agent", &Job::default())
+        .config()
+        .fails_the_system()
+        .says("Error: policy `looks` imports what policies do not get: `wasi:")
+        .says("`wasi = true` at the policy gives it one without files, network, environment and clock");
+    house.edit_settings(|text| text.replace("[policies.looks]", "[policies.looks]\nwasi = true"));
+    let mut attempt = house.attempt("agent", &Job::default().variable("SEEN", "by nobody"));
+    let _ = attempt.config().succeeds().says("Placed on cluster test");
+    let _ = attempt.cleanup().succeeds();
+    house.settled(0);
 }
 
 #[test]

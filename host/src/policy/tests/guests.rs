@@ -33,6 +33,64 @@ impl Default for Guest {
     }
 }
 
+/// The shapes of WASI's functions that the guests here call, and a world that has them.
+const WASI: &str = r#"
+    package test:guest;
+    world guest {
+        include pointsman:policy/placement-policy@0.1.0;
+        import wasi:cli/environment@0.2.0;
+        import wasi:cli/exit@0.2.0;
+        import wasi:clocks/monotonic-clock@0.2.0;
+        import wasi:filesystem/preopens@0.2.0;
+        import wasi:random/random@0.2.0;
+        import wasi:io/poll@0.2.0;
+    }
+    package wasi:cli@0.2.0 {
+        interface environment { get-environment: func() -> list<tuple<string, string>>; }
+        interface exit { exit: func(status: result); }
+    }
+    package wasi:io@0.2.0 {
+        interface poll { resource pollable { block: func(); } }
+    }
+    package wasi:clocks@0.2.0 {
+        interface monotonic-clock {
+            use wasi:io/poll@0.2.0.{pollable};
+            now: func() -> u64;
+            subscribe-duration: func(when: u64) -> pollable;
+        }
+    }
+    package wasi:filesystem@0.2.0 {
+        interface types { resource descriptor; }
+        interface preopens {
+            use types.{descriptor};
+            get-directories: func() -> list<tuple<descriptor, string>>;
+        }
+    }
+    package wasi:random@0.2.0 {
+        interface random { get-random-u64: func() -> u64; get-random-bytes: func(len: u64) -> list<u8>; }
+    }
+"#;
+
+const WASI_IMPORTS: &str = r#"
+    (import "wasi:cli/environment@0.2.0" "get-environment" (func $environment (param i32)))
+    (import "wasi:cli/exit@0.2.0" "exit" (func $exit (param i32)))
+    (import "wasi:clocks/monotonic-clock@0.2.0" "now" (func $now (result i64)))
+    (import "wasi:clocks/monotonic-clock@0.2.0" "subscribe-duration" (func $subscribe (param i64) (result i32)))
+    (import "wasi:io/poll@0.2.0" "[method]pollable.block" (func $block (param i32)))
+    (import "wasi:filesystem/preopens@0.2.0" "get-directories" (func $directories (param i32)))
+    (import "wasi:random/random@0.2.0" "get-random-u64" (func $random (result i64)))
+    (import "wasi:random/random@0.2.0" "get-random-bytes" (func $bytes (param i64 i32)))
+"#;
+
+/// For [`Guest::with_wasi`]: crashes when anything of the outside is to be seen.
+pub(crate) const SEES_NOTHING: &str = "(local $first i64)
+    (call $environment (i32.const 2048)) (if (i32.load (i32.const 2052)) (then unreachable))
+    (call $directories (i32.const 2048)) (if (i32.load (i32.const 2052)) (then unreachable))
+    (if (i64.ne (call $now) (i64.const 0)) (then unreachable))
+    (local.set $first (call $random))
+    (if (i64.ne (local.get $first) (call $random)) (then unreachable))
+    i32.const 1024";
+
 /// For [`Guest::wit`]: a placer with the hook after a lost attempt.
 pub(crate) const WITH_HOOK: &str = r"
     package test:guest;
@@ -72,6 +130,11 @@ impl Guest {
             "(param i32 i32 i32 i32) (result i32)",
             mutate,
         )
+    }
+
+    /// A placer that imports WASI.
+    pub(crate) fn with_wasi(place: &'static str) -> Vec<u8> {
+        Self { imports: WASI_IMPORTS, wit: WASI, place, ..Self::default() }.placer()
     }
 
     fn component(&self, world: &str, function: &str, signature: &str, body: &str) -> Vec<u8> {
