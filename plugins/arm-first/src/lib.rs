@@ -2,23 +2,19 @@
 //!
 //! README.md has the settings.
 
-use pointsman_policy_sdk::schema::{self, Schema};
+use pointsman_policy_sdk::schema::Schema;
+use pointsman_policy_sdk::settings::Declared;
 use pointsman_policy_sdk::{
     Arch, Context, Mutator, Placement, Policy, Rejection, SettingProblem, Value, rank, same_place,
-    settings,
 };
 
-/// `[policies.arm-first.settings]`
-#[derive(Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Settings {
-    opt_out_tags: Vec<String>,
-    fall_back: bool,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { opt_out_tags: vec!["x86_64".to_owned()], fall_back: true }
+pointsman_policy_sdk::settings! {
+    /// `[policies.arm-first.settings]`
+    pub struct Settings {
+        /// tags of jobs that need x86
+        opt_out_tags: Vec<String> = vec!["x86_64".to_owned()],
+        /// whether x86 follows when ARM has no capacity
+        fall_back: bool = true,
     }
 }
 
@@ -32,21 +28,11 @@ impl Policy for ArmFirst {
     const DESCRIPTION: &'static str = "ARM where the task definition offers it";
 
     fn settings(json: &Value) -> Result<Settings, Vec<SettingProblem>> {
-        settings::from_json(json)
+        Settings::read(json)
     }
 
     fn schema() -> Option<Schema> {
-        Some(
-            schema::table()
-                .optional(
-                    "opt_out_tags",
-                    schema::list("tags of jobs that need x86", schema::text("a tag")),
-                )
-                .optional(
-                    "fall_back",
-                    schema::flag("whether x86 follows when ARM has no capacity"),
-                ),
-        )
+        Some(Settings::schema())
     }
 }
 
@@ -124,8 +110,12 @@ mod tests {
     fn a_place_is_ranked_once() {
         let arm = Placement { arch: Arch::Arm64, ..placement() };
         let job = job(&[], &[Arch::X8664, Arch::Arm64]);
-        let ranked =
-            ArmFirst::mutate(&job, &Settings::default(), vec![placement(), arm.clone()]).unwrap();
+        let ranked = ArmFirst::mutate(
+            &job,
+            &Settings::read(&serde_json::json!({})).unwrap(),
+            vec![placement(), arm.clone()],
+        )
+        .unwrap();
         let archs: Vec<Arch> = ranked.iter().map(|placement| placement.arch).collect();
         assert_eq!(archs, [Arch::Arm64, Arch::X8664]);
     }
@@ -134,7 +124,12 @@ mod tests {
     fn what_is_arm_stays() {
         let arm = Placement { arch: Arch::Arm64, ..placement() };
         let job = job(&[], &[Arch::X8664, Arch::Arm64]);
-        let ranked = ArmFirst::mutate(&job, &Settings::default(), vec![arm.clone()]).unwrap();
+        let ranked = ArmFirst::mutate(
+            &job,
+            &Settings::read(&serde_json::json!({})).unwrap(),
+            vec![arm.clone()],
+        )
+        .unwrap();
         assert_eq!(ranked, [arm]);
         assert_schema_is_whole::<ArmFirst>();
     }

@@ -12,6 +12,10 @@
 //! What a policy may know of the job comes through [`Context`]: from the host inside a component, from a
 //! [`Fixture`](fixture::Fixture) in native tests, so that `cargo test` needs no WebAssembly at all.
 
+// The macro `settings!` names the crate as its users do.
+#[cfg(test)]
+extern crate self as pointsman_policy_sdk;
+
 pub mod bindings;
 pub mod context;
 pub mod export;
@@ -29,6 +33,8 @@ pub use bindings::lifecycle::pointsman::policy::{
 };
 pub use bindings::recovery::exports::pointsman::policy::recovery::LostAttempt;
 pub use context::Context;
+#[doc(hidden)]
+pub use serde;
 pub use serde_json::Value;
 pub use trust::{Claim, Fact};
 
@@ -76,7 +82,8 @@ pub trait Policy {
     /// One line for `pointsman policy inspect`.
     const DESCRIPTION: &'static str;
 
-    /// Reads `[policies.<name>.settings]`. [`settings::from_json`] is enough for a type with `serde`.
+    /// Reads `[policies.<name>.settings]`. [`settings!`](crate::settings!) declares a type that does it by itself;
+    /// [`settings::from_json`] is enough for one with `serde`.
     ///
     /// # Errors
     ///

@@ -4,19 +4,24 @@
 //! README.md has the settings.
 
 use pointsman_policy_sdk::schema::{self, Schema};
+use pointsman_policy_sdk::settings::{Declared, Described};
 use pointsman_policy_sdk::{
     Capacity, Context, FailureKind, Mutator, Placement, Policy, Rejection, SettingProblem, Value,
-    rank, settings,
+    rank,
 };
 
-/// `[policies.spot-first.settings]`
-#[derive(Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Settings {
-    protected_refs: Wanted,
-    longest_minutes: u32,
-    opt_out_tags: Vec<String>,
-    fall_back: bool,
+pointsman_policy_sdk::settings! {
+    /// `[policies.spot-first.settings]`
+    pub struct Settings {
+        /// what jobs of protected refs get
+        protected_refs: Wanted = Wanted::OnDemand,
+        /// timeout up to which Spot is used
+        longest_minutes: u32 = 60,
+        /// tags of jobs that must not be lost
+        opt_out_tags: Vec<String> = Vec::new(),
+        /// whether on-demand follows when Spot has no capacity
+        fall_back: bool = true,
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
@@ -26,14 +31,9 @@ enum Wanted {
     Spot,
 }
 
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            protected_refs: Wanted::OnDemand,
-            longest_minutes: 60,
-            opt_out_tags: Vec::new(),
-            fall_back: true,
-        }
+impl Described for Wanted {
+    fn described(text: &str) -> Schema {
+        schema::choice(text, &["on-demand", "spot"])
     }
 }
 
@@ -47,29 +47,11 @@ impl Policy for SpotFirst {
     const DESCRIPTION: &'static str = "Spot for jobs that may be lost, on-demand for the others";
 
     fn settings(json: &Value) -> Result<Settings, Vec<SettingProblem>> {
-        settings::from_json(json)
+        Settings::read(json)
     }
 
     fn schema() -> Option<Schema> {
-        Some(
-            schema::table()
-                .optional(
-                    "protected_refs",
-                    schema::choice("what jobs of protected refs get", &["on-demand", "spot"]),
-                )
-                .optional(
-                    "longest_minutes",
-                    schema::whole("timeout up to which Spot is used", 0, 43_200),
-                )
-                .optional(
-                    "opt_out_tags",
-                    schema::list("tags of jobs that must not be lost", schema::text("a tag")),
-                )
-                .optional(
-                    "fall_back",
-                    schema::flag("whether on-demand follows when Spot has no capacity"),
-                ),
-        )
+        Some(Settings::schema())
     }
 }
 
@@ -187,7 +169,7 @@ mod tests {
     fn what_the_profile_does_not_offer_is_not_asked() {
         let mut job = Fixture::default();
         job.limits.capacities = vec![Capacity::OnDemand];
-        let settings = Settings::default();
+        let settings = Settings::read(&serde_json::json!({})).unwrap();
         assert_eq!(SpotFirst::mutate(&job, &settings, vec![placement()]).unwrap(), [placement()]);
     }
 
