@@ -84,10 +84,16 @@ fn advice(status: u16) -> &'static str {
 }
 
 impl GitlabError {
+    /// Whether the server was reached and not believed.
+    pub fn refuses_certificate(&self) -> bool {
+        // `rustls::Error` lies inside an `io::Error`, which does not give it out as its source.
+        matches!(self, Self::Transport { source, .. } if source.to_string().contains("invalid peer certificate"))
+    }
+
     /// Whether another try may help.
     fn may_pass(&self) -> bool {
         match self {
-            Self::Transport { .. } => true,
+            Self::Transport { .. } => !self.refuses_certificate(),
             Self::Status { status, .. } => *status == 429 || *status >= 500,
             Self::NoJob { .. } | Self::Certificates { .. } | Self::NoToken => false,
         }

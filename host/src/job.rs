@@ -88,3 +88,10 @@ pub struct Variable {
     /// The scripts see a path, the payload has the content. Never shown to a policy.
     pub file: bool,
 }
+
+impl Variable {
+    /// One that is neither masked nor a file.
+    pub fn plain(key: String, value: String) -> Self {
+        Self { key, value: Secret::new(value), masked: false, file: false }
+    }
+}

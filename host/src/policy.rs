@@ -30,7 +30,8 @@ use crate::placement::bounds::Bounds;
 use crate::placement::catalog::Catalog;
 use crate::settings;
 pub use chain::{decide, decide_given, decide_traced, try_out};
-pub use recorded::RecordedQuestion;
+pub use inputs::{visible_images, visible_variables};
+pub use recorded::{RecordedOffer, RecordedQuestion};
 pub use store::{Examined, Store, StoreError};
 
 /// What the policies are asked.

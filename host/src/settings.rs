@@ -269,7 +269,8 @@ pub struct Profile {
 }
 
 /// `claims_taint = …`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ClaimsTaint {
     /// `"allow"`, the default.
     Allow,

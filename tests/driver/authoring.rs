@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::support::house::{DRIVER, built};
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
@@ -18,7 +18,7 @@ fn cache() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("authoring-cache")
 }
 
-fn pointsman(arguments: &[&str]) -> Output {
+pub(crate) fn pointsman(arguments: &[&str]) -> Output {
     let cache = cache();
     Command::new(DRIVER)
         .args(arguments)
@@ -28,23 +28,23 @@ fn pointsman(arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     [text(&output.stdout), text(&output.stderr)].concat()
 }
 
 #[track_caller]
-fn succeeds(output: Output) -> String {
+pub(crate) fn succeeds(output: Output) -> String {
     let said = said(&output);
     assert!(output.status.success(), "{said}");
     said
 }
 
-fn scratch() -> TempDir {
+pub(crate) fn scratch() -> TempDir {
     TempDir::with_prefix_in("authoring-", env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
-fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
@@ -212,55 +212,4 @@ fn explain_shows_why_each_job_of_the_example_goes_where_it_goes() {
     let output = pointsman(&[&arguments[..], &["--job", "no-such"]].concat());
     assert_eq!(output.status.code(), Some(2));
     assert!(said(&output).contains("`build-dev`"), "{}", said(&output));
-}
-
-/// Runs a project's own tests.
-fn own_tests(project: &Path, program: &str, arguments: &[&str]) {
-    let output = Command::new(program).args(arguments).current_dir(project).output();
-    let output = output.unwrap_or_else(|error| panic!("{program} is needed by this test: {error}"));
-    assert!(output.status.success(), "{}", said(&output));
-}
-
-#[test]
-fn three_languages_answer_the_same_fixtures() {
-    let directory = scratch();
-    let mut decided = Vec::new();
-    for lang in ["rust", "js", "python"] {
-        let name = format!("policy-in-{lang}");
-        let project = directory.path().join(&name);
-        let _ = succeeds(pointsman(&[
-            "policy",
-            "new",
-            "--lang",
-            lang,
-            &name,
-            "--directory",
-            text(&project),
-        ]));
-        match lang {
-            "js" => own_tests(&project, "npm", &["test"]),
-            "python" => own_tests(&project, "python3", &["-m", "unittest"]),
-            // The guide's test runs `cargo test`.
-            _ => {}
-        }
-        let _ = succeeds(pointsman(&["policy", "build", text(&project)]));
-        // The fixtures of the first project, for all three.
-        let fixtures = directory.path().join("policy-in-rust/fixtures");
-        let component = project.join(format!("{name}.wasm"));
-        let told =
-            succeeds(pointsman(&["policy", "test", text(&fixtures), "--policy", text(&component)]));
-        let cases: Vec<String> = told
-            .lines()
-            .filter_map(|line| line.strip_prefix("ok "))
-            .map(|line| line.rsplit_once(" (").map_or(line, |(name, _)| name).to_owned())
-            .collect();
-        assert_eq!(cases.len(), 4, "{lang}: {told}");
-        decided.push(cases);
-        let inspected =
-            succeeds(pointsman(&["policy", "inspect", text(&component), "--format", "json"]));
-        let inspected: Value = serde_json::from_str(&inspected).unwrap();
-        assert_eq!(inspected["world"], "placement-policy", "{lang}");
-        assert_eq!(inspected["wasi"].as_array().map(Vec::len), Some(0), "{lang}: {inspected}");
-    }
-    assert!(decided.windows(2).all(|pair| pair[0] == pair[1]), "{decided:?}");
 }

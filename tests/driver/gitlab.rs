@@ -12,10 +12,10 @@ use crate::support::http::{Response, Server};
 use crate::support::output::StageOutput;
 use crate::support::{House, Job};
 
-const TOKEN: &str = "glcbt-64_job-token";
+pub(crate) const TOKEN: &str = "glcbt-64_job-token";
 
 /// An answer about the job `id`, as GitLab 18 gives it.
-fn answer(id: u64, tags: &[&str]) -> Response {
+pub(crate) fn answer(id: u64, tags: &[&str]) -> Response {
     let body = json!({
         "id": id, "status": "running", "stage": "test", "name": "build", "ref": "main", "tag": false,
         "allow_failure": false, "created_at": "2026-11-24T10:00:00.000Z", "finished_at": null,
@@ -36,7 +36,7 @@ fn ask(house: &House, server: &Server, more: &str) {
     fs::write(house.settings_file(), text + &gitlab).unwrap();
 }
 
-fn id_of(attempt: &Attempt<'_>) -> u64 {
+pub(crate) fn id_of(attempt: &Attempt<'_>) -> u64 {
     let text = fs::read(attempt.response_file()).unwrap();
     serde_json::from_slice::<Value>(&text).unwrap()["id"].as_u64().unwrap()
 }

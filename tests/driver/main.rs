@@ -5,6 +5,7 @@
 
 mod accounts;
 mod authoring;
+mod believers;
 mod check;
 mod cleanup;
 mod config;
@@ -14,20 +15,25 @@ mod doctor_launch;
 mod fallback;
 mod fargate;
 mod gitlab;
+mod gitlab_tls;
 #[path = "../../host/src/policy/tests/guests.rs"]
 mod guests;
 mod guide;
 mod hostile;
+mod hostile_policies;
 mod iam;
 mod impostor;
 mod kill_walk;
+mod languages;
 mod local;
 mod losses;
 mod migrate;
 mod policies;
 mod policy_sync;
 mod prepare;
+mod recovery;
 mod rehearsal;
+mod replay;
 mod run;
 mod scenario;
 mod schema;
@@ -40,3 +46,5 @@ mod sweep;
 mod throng;
 mod tidy;
 mod typos;
+#[path = "../../host/src/policy/tests/villains.rs"]
+mod villains;

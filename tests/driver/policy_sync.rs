@@ -1,9 +1,10 @@
 //! `pointsman policy sync` and `push`: files, and a registry on loopback that is as strict as the specification.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -358,6 +359,56 @@ fn what_no_policy_needs_any_more_goes() {
     assert_eq!(of_old(), 0);
     assert!(policies.join("notes.txt").exists());
     let _ = house.attempt("agent", &Job::default()).config().succeeds().hides("Compiling");
+}
+
+/// The files of a store: name, inode and time of the last change; a file that was made anew has another inode.
+fn listing(house: &House) -> BTreeMap<String, (u64, SystemTime)> {
+    use std::os::unix::fs::MetadataExt;
+    fs::read_dir(house.state().join("policies"))
+        .unwrap()
+        .flatten()
+        .filter(|entry| entry.file_name() != "lock")
+        .map(|entry| {
+            let metadata = entry.metadata().unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            (name, (metadata.ino(), metadata.modified().unwrap()))
+        })
+        .collect()
+}
+
+#[test]
+fn after_a_sync_no_job_compiles_anything() {
+    let house = House::new();
+    without_compiled(&house);
+    let names = ["after-spot", "by-tag", "more-memory", "protected-roles"];
+    for (name, settings) in [
+        ("after-spot", ""),
+        ("more-memory", ""),
+        ("protected-roles", "[policies.protected-roles.settings]\nroles = [\"deploy\"]"),
+    ] {
+        let component = fs::read(built(&format!("policies/examples/{name}.wasm"))).unwrap();
+        house.add_policy(name, &component, settings);
+    }
+    house.set_chain("agent", &format!("policies = {names:?}"));
+    let synced = sync(&house).succeeds().stdout_text();
+    for name in names {
+        assert!(synced.contains(&format!("{name}: ready")), "{synced}");
+    }
+    let installed = listing(&house);
+    assert_eq!(installed.len(), 2 * names.len(), "compiled and described: {installed:?}");
+    // Nobody could compile from here on: the components are gone.
+    for name in &names {
+        let _ = fs::remove_file(house.path().join(format!("{name}.wasm")));
+    }
+    let old = built("policies/by-tag.wasm");
+    house.edit_settings(|text| text.replace(old.to_str().unwrap(), "gone.wasm"));
+    for profile in ["agent", "openssh", "agent"] {
+        let mut attempt = house.attempt(profile, &Job::default());
+        let _ = attempt.config().succeeds().says("Placed on cluster test").hides("Compiling");
+        let _ = attempt.cleanup().succeeds();
+        assert_eq!(listing(&house), installed, "jobs only load");
+    }
+    house.settled(0);
 }
 
 #[test]

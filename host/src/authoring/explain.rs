@@ -14,7 +14,6 @@ use crate::job::{GitRef, Job, Project, RefKind, Variable};
 use crate::placement::Placement;
 use crate::policy::{self, Assurance, Kind, Question, Step, Store, Trace};
 use crate::rehearse::pipeline;
-use crate::secret::Secret;
 use crate::settings::{self, JobTags, Settings};
 use crate::spelling;
 
@@ -44,6 +43,8 @@ pub struct ExplainedStep {
     pub policy: String,
     /// What it was asked for.
     pub kind: Kind,
+    /// Whether nothing hung on its answer.
+    pub monitored: bool,
     /// One line.
     pub outcome: String,
     /// Of all its calls.
@@ -71,26 +72,6 @@ pub struct Assumed {
     pub project_path: String,
 }
 
-/// The chain of a profile, as the driver takes it.
-///
-/// # Errors
-///
-/// Names what is not in the settings.
-pub fn chain<'a>(
-    settings: &'a Settings,
-    profile: &'a settings::Profile,
-) -> Result<Vec<(&'a str, &'a settings::Policy)>, String> {
-    profile
-        .policies
-        .iter()
-        .map(|name| match settings.policies.get(name) {
-            Some(policy) => Ok((name.as_str(), policy)),
-            None => Err(format!("the policy `{name}` is not in the settings file")),
-        })
-        .chain(profile.default.iter().map(|policy| Ok((settings::DEFAULT_POLICY, policy))))
-        .collect()
-}
-
 /// Explains `job` for `profile`; `own_tags` are the job's, where they are known and the settings ask GitLab for them.
 pub fn job(
     settings: &Settings,
@@ -114,13 +95,8 @@ pub fn job(
         explained.error = Some(format!("there is no profile `{profile}`: {instead}"));
         return explained;
     };
-    let chain = match chain(settings, own) {
-        Ok(chain) => chain,
-        Err(error) => {
-            explained.error = Some(error);
-            return explained;
-        }
-    };
+    let chain = settings.chain(own);
+    let chain: Vec<_> = chain.iter().map(|(name, policy)| (*name, policy)).collect();
     let catalog = settings.catalog(&own.bounds);
     let question = Question {
         job,
@@ -173,6 +149,7 @@ fn steps(
         explained.push(ExplainedStep {
             policy: step.policy.clone(),
             kind: step.kind,
+            monitored: step.monitored,
             outcome: step.outcome.clone(),
             fuel: step.fuel,
             elapsed_us: step.elapsed_us,
@@ -266,12 +243,6 @@ fn as_sent(written: &pipeline::Job, id: u64, assumed: &Assumed) -> Job {
         ("CI_PROJECT_PATH", assumed.project_path.clone()),
         ("CI_RUNNER_TAGS", serde_json::json!(written.tags).to_string()),
     ];
-    let variable = |key: String, value: String| Variable {
-        key,
-        value: Secret::new(value),
-        masked: false,
-        file: false,
-    };
     Job {
         id,
         name: written.name.clone(),
@@ -296,8 +267,13 @@ fn as_sent(written: &pipeline::Job, id: u64, assumed: &Assumed) -> Job {
         services: written.services.iter().map(|service| service.name.clone()).collect(),
         variables: predefined
             .into_iter()
-            .map(|(key, value)| variable(key.to_owned(), value))
-            .chain(written.variables.iter().map(|own| variable(own.key.clone(), own.value.clone())))
+            .map(|(key, value)| Variable::plain(key.to_owned(), value))
+            .chain(
+                written
+                    .variables
+                    .iter()
+                    .map(|own| Variable::plain(own.key.clone(), own.value.clone())),
+            )
             .collect(),
     }
 }

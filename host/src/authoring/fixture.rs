@@ -3,22 +3,27 @@
 //! docs/writing-policies.md describes the format. Whatever a fixture does not say has the value of
 //! [`Fixture::default`]: a first attempt of a job on an unprotected branch.
 
+mod expectation;
+mod offer;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use self::expectation::{Expectation, ExpectedReads, Variant, Verdict};
+pub use self::offer::{
+    GivenCandidate, GivenCluster, GivenDefinition, GivenLimits, GivenRole, Offer,
+};
 use super::{AuthoringError, failed};
 use crate::job::{GitRef, Job, Project, RefKind, Variable};
+use crate::placement::Candidate;
 use crate::placement::bounds::Bounds;
-use crate::placement::catalog::{Catalog, Cluster, Hosts, Role, TaskDefinition};
-use crate::placement::size::Size;
-use crate::placement::{Arch, Candidate, Capacity};
+use crate::placement::catalog::Catalog;
 use crate::policy::{Assurance, EarlierFailure, FailureKind, Question};
-use crate::secret::Secret;
 use crate::settings::ClaimsTaint;
 
 /// One case.
@@ -151,6 +156,9 @@ pub struct GivenFailure {
     /// One line.
     #[serde(default)]
     pub detail: String,
+    /// Where that attempt ran, for the hook `recovery`; must be in bounds, as the driver tells a policy of no other.
+    #[serde(default)]
+    pub placement: Option<GivenCandidate>,
 }
 
 /// `[claims]`
@@ -161,217 +169,6 @@ pub struct Claims {
     pub image: Option<String>,
     pub services: Vec<String>,
     pub variables: BTreeMap<String, String>,
-}
-
-/// `[catalog]`
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Offer {
-    /// By name.
-    pub clusters: BTreeMap<String, GivenCluster>,
-    /// By name.
-    pub task_definitions: BTreeMap<String, GivenDefinition>,
-    /// By name.
-    pub roles: BTreeMap<String, GivenRole>,
-    /// The profile's bounds.
-    pub limits: GivenLimits,
-}
-
-/// A cluster of a fixture.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct GivenCluster {
-    /// The operator's notes.
-    pub labels: BTreeMap<String, String>,
-    /// On instances of the operator's, not on Fargate: any size that fits.
-    pub on_instances: bool,
-    /// Whether Spot can be had.
-    pub has_spot: bool,
-}
-
-impl Default for GivenCluster {
-    fn default() -> Self {
-        Self { labels: BTreeMap::new(), on_instances: false, has_spot: true }
-    }
-}
-
-/// A task definition of a fixture.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct GivenDefinition {
-    /// What it is there for.
-    pub archs: Vec<Arch>,
-    /// 1,024 are one vCPU.
-    pub cpu_units: u32,
-    /// MiB.
-    pub memory_mib: u32,
-    /// The operator's notes.
-    pub labels: BTreeMap<String, String>,
-}
-
-impl Default for GivenDefinition {
-    fn default() -> Self {
-        Self {
-            archs: vec![Arch::X86_64],
-            cpu_units: Size::DEFAULT.cpu_units,
-            memory_mib: Size::DEFAULT.memory_mib,
-            labels: BTreeMap::new(),
-        }
-    }
-}
-
-/// A role of a fixture.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct GivenRole {
-    /// Marked by the operator.
-    pub privileged: bool,
-}
-
-/// `catalog.limits`
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct GivenLimits {
-    /// 1,024 are one vCPU.
-    pub max_cpu_units: u32,
-    /// MiB.
-    pub max_memory_mib: u32,
-    /// GiB.
-    pub max_ephemeral_storage_gib: u32,
-    /// What may be bought.
-    pub capacities: BTreeSet<Capacity>,
-}
-
-impl Default for GivenLimits {
-    fn default() -> Self {
-        Self {
-            max_cpu_units: 4096,
-            max_memory_mib: 30_720,
-            max_ephemeral_storage_gib: 200,
-            capacities: BTreeSet::from([Capacity::OnDemand, Capacity::Spot]),
-        }
-    }
-}
-
-/// An entry of `candidates`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "each is the field of the same name in wit/policy.wit")]
-pub struct GivenCandidate {
-    pub cluster: String,
-    pub task_definition: String,
-    #[serde(default = "x86_64")]
-    pub arch: Arch,
-    #[serde(default = "on_demand")]
-    pub capacity: Capacity,
-    #[serde(default)]
-    pub cpu_units: Option<u32>,
-    #[serde(default)]
-    pub memory_mib: Option<u32>,
-    #[serde(default)]
-    pub ephemeral_storage_gib: Option<u32>,
-    #[serde(default)]
-    pub role: Option<String>,
-    #[serde(default)]
-    pub labels: BTreeMap<String, String>,
-    #[serde(default)]
-    pub reason: String,
-}
-
-const fn x86_64() -> Arch {
-    Arch::X86_64
-}
-
-const fn on_demand() -> Capacity {
-    Capacity::OnDemand
-}
-
-/// `[expect]`
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Expectation {
-    /// Nothing is checked without it; `policy test --update` writes it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub decision: Option<Verdict>,
-    /// Of a rejection.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub code: Option<String>,
-    /// At most this much fuel.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_fuel: Option<u64>,
-    /// Generated variants that must not change the decision.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub unchanged_under: Vec<Variant>,
-    /// The fields of a placement that those must not change; empty is all but `labels` and `reason`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub unchanged_fields: Vec<String>,
-    /// Exactly what is read.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reads: Option<ExpectedReads>,
-    /// Fields of the best placement.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub first: Option<BTreeMap<String, Value>>,
-    /// Fields of all placements, best first.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub placements: Option<Vec<BTreeMap<String, Value>>>,
-}
-
-/// `expect.reads`
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ExpectedReads {
-    /// Not checked when left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub facts: Option<BTreeSet<String>>,
-    /// Not checked when left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub claims: Option<BTreeSet<String>>,
-}
-
-/// `expect.decision`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    /// Placements; of a guard, that it accepts one.
-    Place,
-    /// No opinion.
-    Abstain,
-    /// A refusal, by the policy or by the catalog's bounds.
-    Reject,
-}
-
-impl Verdict {
-    /// As a fixture spells it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Place => "place",
-            Self::Abstain => "abstain",
-            Self::Reject => "reject",
-        }
-    }
-}
-
-/// `expect.unchanged_under`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Variant {
-    /// Every claim that the policy read, and each predefined variable, says something else.
-    ForgedClaims,
-    /// GitLab does not say whether the ref is protected: the same as not protected.
-    MissingProtected,
-    /// The project's path is another, its ids are the same.
-    RenamedProject,
-}
-
-impl Variant {
-    /// As a fixture spells it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::ForgedClaims => "forged-claims",
-            Self::MissingProtected => "missing-protected",
-            Self::RenamedProject => "renamed-project",
-        }
-    }
 }
 
 impl Fixture {
@@ -431,12 +228,7 @@ impl Fixture {
                 .claims
                 .variables
                 .iter()
-                .map(|(key, value)| Variable {
-                    key: key.clone(),
-                    value: Secret::new(value.clone()),
-                    masked: false,
-                    file: false,
-                })
+                .map(|(key, value)| Variable::plain(key.clone(), value.clone()))
                 .collect(),
         }
     }
@@ -444,13 +236,15 @@ impl Fixture {
     /// Everything that a [`Question`] borrows.
     pub fn asked(&self) -> Asked {
         let facts = &self.facts;
+        let (catalog, bounds) = (self.catalog.catalog(), self.catalog.bounds());
+        let ran = |candidate: &GivenCandidate| bounds.check(&candidate.candidate(), &catalog).ok();
         let earlier_failures: Vec<EarlierFailure> = (1..)
             .zip(&facts.earlier_failures)
             .map(|(attempt, failure)| EarlierFailure {
                 attempt,
                 kind: failure.kind,
                 detail: failure.detail.clone(),
-                placement: None,
+                placement: failure.placement.as_ref().and_then(ran),
             })
             .collect();
         let next = u32::try_from(earlier_failures.len()).unwrap_or(u32::MAX).saturating_add(1);
@@ -467,76 +261,14 @@ impl Fixture {
             attempt: facts.attempt.unwrap_or(next),
             earlier_failures,
             facts: more,
-            catalog: self.catalog.catalog(),
-            bounds: self.catalog.bounds(),
+            catalog,
+            bounds,
         }
     }
 
     /// What a mutator or a guard is asked about.
     pub fn candidates(&self) -> Vec<Candidate> {
         self.candidates.iter().map(GivenCandidate::candidate).collect()
-    }
-}
-
-impl Offer {
-    fn catalog(&self) -> Catalog {
-        Catalog {
-            clusters: self
-                .clusters
-                .iter()
-                .map(|(name, given)| {
-                    let hosts = if given.on_instances { Hosts::Instances } else { Hosts::Fargate };
-                    let labels = given.labels.clone();
-                    (name.clone(), Cluster { labels, hosts, has_spot: given.has_spot })
-                })
-                .collect(),
-            task_definitions: self
-                .task_definitions
-                .iter()
-                .map(|(name, given)| {
-                    let definition = TaskDefinition {
-                        archs: given.archs.clone(),
-                        size: Size { cpu_units: given.cpu_units, memory_mib: given.memory_mib },
-                        labels: given.labels.clone(),
-                    };
-                    (name.clone(), definition)
-                })
-                .collect(),
-            roles: self
-                .roles
-                .iter()
-                .map(|(name, role)| (name.clone(), Role { privileged: role.privileged }))
-                .collect(),
-        }
-    }
-
-    fn bounds(&self) -> Bounds {
-        Bounds {
-            clusters: self.clusters.keys().cloned().collect(),
-            task_definitions: self.task_definitions.keys().cloned().collect(),
-            roles: self.roles.keys().cloned().collect(),
-            capacities: self.limits.capacities.clone(),
-            max_cpu_units: self.limits.max_cpu_units,
-            max_memory_mib: self.limits.max_memory_mib,
-            max_ephemeral_storage_gib: self.limits.max_ephemeral_storage_gib,
-        }
-    }
-}
-
-impl GivenCandidate {
-    fn candidate(&self) -> Candidate {
-        Candidate {
-            cluster: self.cluster.clone(),
-            task_definition: self.task_definition.clone(),
-            arch: self.arch,
-            capacity: self.capacity,
-            cpu_units: self.cpu_units,
-            memory_mib: self.memory_mib,
-            ephemeral_storage_gib: self.ephemeral_storage_gib,
-            role: self.role.clone().filter(|role| !role.is_empty()),
-            labels: self.labels.clone(),
-            reason: self.reason.clone(),
-        }
     }
 }
 
@@ -679,5 +411,42 @@ mod tests {
                 .to_string()
                 .starts_with("no fixture")
         );
+    }
+
+    #[test]
+    fn the_guides_fixture_is_one_and_shows_all_that_there_is() {
+        const GUIDE: &str = include_str!("../../../docs/writing-policies.md");
+        let block = GUIDE.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());
+        let block = block.unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("guide.toml");
+        std::fs::write(&path, block).unwrap();
+        std::fs::create_dir(directory.path().join("shared")).unwrap();
+        std::fs::write(
+            directory.path().join("shared/catalog.toml"),
+            "[clusters.ci]\n[task_definitions.node]\n",
+        )
+        .unwrap();
+        let fixture = Fixture::read(&path).unwrap_or_else(|error| panic!("{error}\n{block}"));
+        let asked = fixture.asked();
+        assert_eq!((asked.attempt, asked.job.project.id), (2, 7));
+        assert_eq!(fixture.candidates()[0].task_definition, "node");
+        let expect = &fixture.expect;
+        assert_eq!((expect.decision, expect.unchanged_under.len()), (Some(Verdict::Place), 3));
+        assert!(asked.bounds.clusters.contains("ci"));
+        // Every key of `expect` is shown; a new one shall be as well.
+        let whole = Expectation {
+            decision: Some(Verdict::Place),
+            code: Some(String::new()),
+            max_fuel: Some(1),
+            unchanged_under: vec![Variant::ForgedClaims],
+            unchanged_fields: vec![String::new()],
+            reads: Some(ExpectedReads::default()),
+            first: Some(BTreeMap::new()),
+            placements: Some(Vec::new()),
+        };
+        for key in serde_json::to_value(whole).unwrap().as_object().unwrap().keys() {
+            assert!(block.contains(key.as_str()), "the guide does not show `{key}`");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::policy::{Assurance, Question};
+use crate::policy::{self, Assurance, Question};
 
 /// A value that was read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -20,6 +20,7 @@ const CHOSEN: &str = "stated by the server, chosen by the author";
 const OPERATOR: &str = "set by the operator";
 const RECORDED: &str = "recorded by the driver";
 const CLAIMED: &str = "written by the author";
+const HIDDEN: &str = "not shown to policies";
 /// Characters of a shown value.
 const MAX_VALUE: usize = 80;
 
@@ -77,18 +78,19 @@ pub fn fact(question: &Question<'_>, name: &str) -> Reading {
 /// The claim `name` of `question`.
 pub fn claim(question: &Question<'_>, name: &str) -> Reading {
     let job = question.job;
+    // As far as policies see them: this goes to a terminal or a report, where masked values do not belong either.
+    let (image, services) = policy::visible_images(job);
     let value = match name {
-        "image" => job.image.clone().unwrap_or_else(|| "none".to_owned()),
-        "services" => format!("[{}]", job.services.join(", ")),
+        "image" if image != job.image => HIDDEN.to_owned(),
+        "image" => image.unwrap_or_else(|| "none".to_owned()),
+        "services" => format!("[{}]", services.join(", ")),
         "variable-names" => "the names of all variables".to_owned(),
         other => {
             let key = other.strip_prefix("variable ").unwrap_or(other);
-            let last = job.variables.iter().rev().find(|variable| variable.key == key);
-            match last {
-                Some(variable) if !variable.masked && !variable.file => {
-                    variable.value.reveal().clone()
-                }
-                Some(_) => "not shown to policies".to_owned(),
+            let is_there = job.variables.iter().any(|variable| variable.key == key);
+            match policy::visible_variables(job).remove(key) {
+                Some(value) => value,
+                None if is_there => HIDDEN.to_owned(),
                 None => "none".to_owned(),
             }
         }
@@ -107,6 +109,7 @@ fn reading(name: &str, value: &str, source: &'static str) -> Reading {
 #[cfg(test)]
 mod tests {
     use crate::authoring::fixture::Fixture;
+    use crate::job::Variable;
     use crate::settings::ClaimsTaint;
 
     use super::*;
@@ -132,5 +135,26 @@ mod tests {
         }
         assert_eq!(claim(&question, "variable WISH").value, "spot [31m");
         assert_eq!(claim(&question, "variable OTHER").value, "none");
+    }
+
+    #[test]
+    fn what_policies_do_not_see_is_not_shown_either() {
+        let fixture = Fixture::default();
+        let mut asked = fixture.asked();
+        let variable = |key: &str, value: &str, masked| Variable {
+            masked,
+            ..Variable::plain(key.to_owned(), value.to_owned())
+        };
+        asked.job.variables = vec![
+            variable("CI_JOB_TOKEN", "glcbt-64_token", true),
+            variable("CI_REPOSITORY_URL", "https://x:glcbt-64_token@example.com/a.git", false),
+        ];
+        asked.job.image = Some("registry.example/glcbt-64_token:1".to_owned());
+        asked.job.services = vec!["redis".to_owned(), "x:glcbt-64_token".to_owned()];
+        let question = asked.question(ClaimsTaint::Allow);
+        for name in ["variable CI_JOB_TOKEN", "variable CI_REPOSITORY_URL", "image"] {
+            assert_eq!(claim(&question, name).value, "not shown to policies", "{name}");
+        }
+        assert_eq!(claim(&question, "services").value, "[redis]");
     }
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::explain::{chain, words};
+use super::explain::words;
 use super::{AuthoringError, failed};
 use crate::placement::Placement;
-use crate::policy::{self, RecordedQuestion, Store, Trace};
+use crate::policy::{self, RecordedOffer, RecordedQuestion, Store, Trace};
 use crate::rehearse;
 use crate::settings::{self, Settings};
 
@@ -47,6 +47,15 @@ struct RecordedLaunch {
     ready_at: Option<Timestamp>,
 }
 
+/// Which catalog and bounds decide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offer {
+    /// Those of the record, and of the settings where it has none: what is different is the policies' doing.
+    Recorded,
+    /// Those of the settings.
+    Settings,
+}
+
 /// What would be decided now.
 #[derive(Debug, Serialize)]
 pub struct Replayed {
@@ -79,6 +88,8 @@ pub struct Replayed {
 pub struct Replay {
     /// Oldest file name first.
     pub jobs: Vec<Replayed>,
+    /// Jobs that were decided with what the operator offered then, and not with what the settings offer.
+    pub with_recorded_offer: usize,
     /// Records without a question, of a driver that kept none.
     pub without_question: usize,
     /// Files that are no records.
@@ -86,7 +97,7 @@ pub struct Replay {
 }
 
 /// Decides the records below `directory` again by the profiles of `settings`, in which `replaced` has taken the
-/// place of the policy of that name.
+/// place of the policy of that name, and with the catalog and the bounds that `offer` says.
 ///
 /// # Errors
 ///
@@ -95,6 +106,7 @@ pub fn replay(
     directory: &Path,
     settings: &Settings,
     replaced: Option<(&str, &settings::Policy)>,
+    offer: Offer,
     store: &Store,
 ) -> Result<Replay, AuthoringError> {
     let mut files = Vec::new();
@@ -117,7 +129,10 @@ pub fn replay(
             replay.unreadable += 1;
             continue;
         };
-        let (after, error) = match again(&record.profile, question, settings, replaced, store) {
+        let offered = question.offer.as_ref().filter(|_| offer == Offer::Recorded);
+        replay.with_recorded_offer += usize::from(offered.is_some());
+        let again = again(&record.profile, (question, offered), settings, replaced, store);
+        let (after, error) = match again {
             Ok(placement) => (Some(placement), None),
             Err(error) => (None, Some(error)),
         };
@@ -145,7 +160,7 @@ pub fn replay(
 
 fn again(
     profile: &str,
-    recorded: &RecordedQuestion,
+    (recorded, offered): (&RecordedQuestion, Option<&RecordedOffer>),
     settings: &Settings,
     replaced: Option<(&str, &settings::Policy)>,
     store: &Store,
@@ -154,16 +169,23 @@ fn again(
         .profiles
         .get(profile)
         .ok_or_else(|| format!("the settings have no profile `{profile}`"))?;
-    let chain: Vec<_> = chain(settings, own)?
-        .into_iter()
-        .map(|(name, policy)| match replaced {
-            Some((other, policy)) if other == name => (name, policy),
-            _ => (name, policy),
-        })
-        .collect();
-    let catalog = settings.catalog(&own.bounds);
+    let mut chain = settings.chain(own);
+    for (name, policy) in &mut chain {
+        if let Some((_, other)) = replaced.filter(|(replaced, _)| replaced == name) {
+            *policy = settings::Policy { mode: policy.mode, ..other.clone() };
+        }
+    }
+    let chain: Vec<_> = chain.iter().map(|(name, policy)| (*name, policy)).collect();
     let job = recorded.job();
-    let question = recorded.question(&job, &catalog, &own.bounds, own.claims_taint);
+    let now;
+    let (catalog, bounds, claims_taint) = match offered {
+        Some(offer) => (&offer.catalog, &offer.bounds, offer.claims_taint),
+        None => {
+            now = settings.catalog(&own.bounds);
+            (&now, &own.bounds, own.claims_taint)
+        }
+    };
+    let question = recorded.question(&job, catalog, bounds, claims_taint);
     policy::decide_traced(&question, &chain, store, &mut Trace::default())
         .map_err(|error| words(&error))?
         .into_iter()

@@ -198,10 +198,11 @@ fn trace(job: &Explained) -> String {
     }
     for (index, step) in job.steps.iter().enumerate() {
         lines.push(format!(
-            "  {}. {} ({}): {} fuel, {} µs",
+            "  {}. {} ({}{}): {} fuel, {} µs",
             index + 1,
             step.policy,
             step.kind,
+            if step.monitored { ", only watched" } else { "" },
             step.fuel,
             step.elapsed_us
         ));

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::catalog::{Catalog, Hosts};
 use super::size::{self, Size};
 use super::text::one_line;
@@ -18,7 +20,7 @@ pub const MAX_LABEL_VALUE: usize = 256;
 pub const MAX_REASON: usize = 300;
 
 /// What a profile's placements may be. Deny by default: a name that is not listed is not allowed.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bounds {
     /// Allowed clusters.
     pub clusters: BTreeSet<String>,

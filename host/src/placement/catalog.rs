@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Arch, size::Size};
 
 /// What policies choose from.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Catalog {
     /// By name.
     pub clusters: BTreeMap<String, Cluster>,
@@ -16,7 +18,7 @@ pub struct Catalog {
 }
 
 /// A cluster that the operator offers.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cluster {
     /// The operator's own notes for policies, such as `region` or `tier`.
     pub labels: BTreeMap<String, String>,
@@ -34,7 +36,8 @@ impl Default for Cluster {
 }
 
 /// What a cluster's tasks run on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Hosts {
     /// Fargate: sizes of its grid, and ephemeral storage by request.
     Fargate,
@@ -43,7 +46,7 @@ pub enum Hosts {
 }
 
 /// A task definition that the operator offers.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskDefinition {
     /// The architectures that it has an ECS task definition for; never empty.
     pub archs: Vec<Arch>,
@@ -54,7 +57,7 @@ pub struct TaskDefinition {
 }
 
 /// An IAM role that the operator offers.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Role {
     /// Marked by the operator as able to do damage.
     pub privileged: bool,

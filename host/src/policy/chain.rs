@@ -5,19 +5,21 @@
 //! that is only monitored runs like the others, and nothing that it answers or breaks has an effect.
 
 mod default;
+mod trial;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::trial::try_out;
 use super::bindings::recovery::LostAttempt;
 use super::bindings::types;
 use super::call::{self, Caller, Exported, Ran};
 use super::inputs::Inputs;
 use super::store::{Loaded, Store};
 use super::{
-    BrokenKind, DecidedBy, Decision, EarlierFailure, Kind, PolicyError, Question, Refusal, Step,
-    Trace, convert,
+    BrokenKind, DecidedBy, Decision, EarlierFailure, PolicyError, Question, Refusal, Step, Trace,
+    convert,
 };
 use crate::placement::Placement;
 use crate::settings::{self, ClaimsTaint, Component, DefaultPlacement, Mode, OnError};
@@ -98,50 +100,6 @@ pub fn decide_given(
     let placements = chain.mutate(placements)?;
     let placements = chain.guard(placements)?;
     chain.taint(placer, placements)
-}
-
-/// Asks `policy` alone, as an installation does to see that it runs: whatever its contract allows it to answer is
-/// fine. Mutators and guards are asked about `candidate`.
-///
-/// # Errors
-///
-/// Returns how it broke its contract, or that it cannot be loaded.
-pub fn try_out(
-    question: &Question<'_>,
-    name: &str,
-    policy: &settings::Policy,
-    candidate: &Placement,
-    store: &Store,
-) -> Result<Step, PolicyError> {
-    let policy =
-        settings::Policy { mode: Mode::Enforce, on_error: OnError::Reject, ..policy.clone() };
-    let loaded = store.load(name, &policy)?;
-    let kind = loaded.linked.kind();
-    let inputs = Arc::new(Inputs::new(question, loaded.imports_claims));
-    let mut trace = Trace::default();
-    let members = vec![Member { name, policy: &policy, loaded }];
-    let mut chain = Chain {
-        question,
-        members,
-        default: None,
-        store,
-        inputs,
-        trace: &mut trace,
-        reasons: Vec::new(),
-    };
-    let answer = match kind {
-        Kind::Placer => chain.place().map(|_| ()),
-        Kind::Mutator => chain.mutate(vec![candidate.clone()]).map(|_| ()),
-        Kind::Guard => chain.guard(vec![candidate.clone()]).map(|_| ()),
-    };
-    match answer {
-        Ok(()) | Err(PolicyError::Rejected { .. } | PolicyError::NobodyAnswered { .. }) => {}
-        Err(error) => return Err(error),
-    }
-    trace.steps.pop().ok_or_else(|| PolicyError::Broken {
-        policy: name.to_owned(),
-        what: BrokenKind::WrongAnswer("it was not asked".to_owned()),
-    })
 }
 
 struct Member<'a> {

@@ -12,6 +12,8 @@ use crate::placement::{Arch, Candidate, Capacity, Placement};
 pub(super) const MAX_CANDIDATES: usize = 32;
 /// Labels of one placement that are looked at; the bounds allow far fewer.
 const MAX_GUEST_LABELS: usize = 256;
+/// Problems with settings that are told.
+const MAX_PROBLEMS: usize = 20;
 /// Characters of a refusal's code.
 const MAX_CODE: usize = 64;
 /// Characters of a refusal's message and of its hint.
@@ -146,8 +148,17 @@ pub(super) fn refusal(policy: &str, rejection: &types::Rejection) -> Refusal {
     }
 }
 
-/// `path: message` of a setting that the policy does not like.
-pub(super) fn setting_problem(problem: &types::SettingProblem) -> String {
+/// What a policy does not like about its settings, as far as anybody would read.
+pub(super) fn setting_problems(problems: &[types::SettingProblem]) -> Vec<String> {
+    let mut told: Vec<String> = problems.iter().take(MAX_PROBLEMS).map(setting_problem).collect();
+    if problems.len() > MAX_PROBLEMS {
+        told.push(format!("and {} more", problems.len() - MAX_PROBLEMS));
+    }
+    told
+}
+
+/// `path: message`
+fn setting_problem(problem: &types::SettingProblem) -> String {
     let message = one_line(&problem.message, MAX_MESSAGE);
     match one_line(&problem.path, MAX_CODE * 2) {
         path if path.is_empty() => message,

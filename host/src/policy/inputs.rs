@@ -165,7 +165,7 @@ pub(super) fn blank() -> Inputs {
 /// The last entry of a name is the one that counts for GitLab Runner; when that one is masked or a file, the
 /// name is not offered at all: an earlier entry would be a value that the job does not see. Neither is one whose
 /// text has a masked value in it, as `CI_REPOSITORY_URL` has the job's token, which GitLab does not mask.
-pub(super) fn visible_variables(job: &Job) -> BTreeMap<String, String> {
+pub fn visible_variables(job: &Job) -> BTreeMap<String, String> {
     let mut last = BTreeMap::new();
     for variable in &job.variables {
         last.insert(&variable.key, variable);
@@ -179,7 +179,7 @@ pub(super) fn visible_variables(job: &Job) -> BTreeMap<String, String> {
 }
 
 /// The job's image and services, as far as no masked value was pasted into them.
-pub(super) fn visible_images(job: &Job) -> (Option<String>, Vec<String>) {
+pub fn visible_images(job: &Job) -> (Option<String>, Vec<String>) {
     let masked = masked_values(job);
     let visible = |image: &&String| !has_any(image, &masked);
     (

@@ -1,8 +1,9 @@
 //! A question as the attempt's record keeps it, so that it can be asked again: of another policy, or of the same
 //! with other settings.
 //!
-//! It has what policies could read and nothing else, so no token and no masked or file variable. The catalog and
-//! the bounds are not in it: whoever asks again brings those of a settings file.
+//! It has what policies could read and nothing else, so no token and no masked or file variable, and no ARN. What the
+//! operator offered is in it as well: settings change, and whoever asks again shall be able to tell what another
+//! policy does from what another offer does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,13 +15,38 @@ use super::{Assurance, EarlierFailure, Question};
 use crate::job::{GitRef, Job, Project, RefKind, Variable};
 use crate::placement::bounds::Bounds;
 use crate::placement::catalog::Catalog;
-use crate::secret::Secret;
 use crate::settings::ClaimsTaint;
 
 /// Bytes of names and values of variables that one record keeps.
 const MAX_VARIABLES: usize = 64 * 1024;
 /// Bytes of one value that is kept.
 const MAX_VALUE: usize = 4 * 1024;
+/// Bytes of an offer that is kept. Some hundred task definitions fit; a usual one has about a kilobyte.
+const MAX_OFFER: usize = 32 * 1024;
+
+/// What the operator offered, narrowed to the profile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedOffer {
+    /// See [`Question::catalog`].
+    pub catalog: Catalog,
+    /// See [`Question::bounds`].
+    pub bounds: Bounds,
+    /// See [`Question::claims_taint`].
+    pub claims_taint: ClaimsTaint,
+}
+
+impl RecordedOffer {
+    /// What is kept of `question`: nothing, when it is too large.
+    fn of(question: &Question<'_>) -> Option<Self> {
+        let offer = Self {
+            catalog: question.catalog.clone(),
+            bounds: question.bounds.clone(),
+            claims_taint: question.claims_taint,
+        };
+        let bytes = serde_json::to_vec(&offer).ok()?;
+        (bytes.len() <= MAX_OFFER).then_some(offer)
+    }
+}
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +102,9 @@ pub struct RecordedQuestion {
     /// Names of variables that policies could read and that were too large to keep: asked again, a policy does
     /// not find them.
     pub left_out: BTreeSet<String>,
+    /// `None` in records of older drivers, and when it was too large to keep.
+    #[serde(default)]
+    pub offer: Option<RecordedOffer>,
 }
 
 impl RecordedQuestion {
@@ -126,6 +155,7 @@ impl RecordedQuestion {
             services,
             variables,
             left_out,
+            offer: RecordedOffer::of(question),
         }
     }
 
@@ -160,12 +190,7 @@ impl RecordedQuestion {
             variables: self
                 .variables
                 .iter()
-                .map(|(key, value)| Variable {
-                    key: key.clone(),
-                    value: Secret::new(value.clone()),
-                    masked: false,
-                    file: false,
-                })
+                .map(|(key, value)| Variable::plain(key.clone(), value.clone()))
                 .collect(),
         }
     }

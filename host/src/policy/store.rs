@@ -402,7 +402,7 @@ impl Store {
         if !problems.is_empty() {
             return Err(PolicyError::Settings {
                 policy: name.to_owned(),
-                problems: problems.iter().take(100).map(convert::setting_problem).collect(),
+                problems: convert::setting_problems(&problems),
             });
         }
         description().valid_settings.insert(digest.clone());

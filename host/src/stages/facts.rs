@@ -66,6 +66,11 @@ fn required(error: &GitlabError) -> Failure {
     let mut report = Report::of(error);
     report.causes.insert(0, report.error.clone());
     report.error = "the job's own tags are required and not known".to_owned();
+    if error.refuses_certificate() {
+        report = report.hint(
+            "`ca_file` of [gitlab] names the certificates that are trusted instead of the system's",
+        );
+    }
     Failure::System(report.hint(
         "look at the server; `job_tags = \"preferred\"` of [gitlab] lets the profile's tags stand in",
     ))

@@ -2,23 +2,19 @@
 //!
 //! README.md has the settings.
 
-use pointsman_policy_sdk::schema::{self, Schema};
+use pointsman_policy_sdk::schema::Schema;
+use pointsman_policy_sdk::settings::Declared;
 use pointsman_policy_sdk::{
-    Arch, Context, Mutator, Placement, Policy, Rejection, SettingProblem, Value, because, label,
-    settings,
+    Arch, Context, Mutator, Placement, Policy, Rejection, SettingProblem, Value, rank, same_place,
 };
 
-/// `[policies.arm-first.settings]`
-#[derive(Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Settings {
-    opt_out_tags: Vec<String>,
-    fall_back: bool,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { opt_out_tags: vec!["x86_64".to_owned()], fall_back: true }
+pointsman_policy_sdk::settings! {
+    /// `[policies.arm-first.settings]`
+    pub struct Settings {
+        /// tags of jobs that need x86
+        opt_out_tags: Vec<String> = vec!["x86_64".to_owned()],
+        /// whether x86 follows when ARM has no capacity
+        fall_back: bool = true,
     }
 }
 
@@ -32,21 +28,11 @@ impl Policy for ArmFirst {
     const DESCRIPTION: &'static str = "ARM where the task definition offers it";
 
     fn settings(json: &Value) -> Result<Settings, Vec<SettingProblem>> {
-        settings::from_json(json)
+        Settings::read(json)
     }
 
     fn schema() -> Option<Schema> {
-        Some(
-            schema::table()
-                .optional(
-                    "opt_out_tags",
-                    schema::list("tags of jobs that need x86", schema::text("a tag")),
-                )
-                .optional(
-                    "fall_back",
-                    schema::flag("whether x86 follows when ARM has no capacity"),
-                ),
-        )
+        Some(Settings::schema())
     }
 }
 
@@ -70,20 +56,15 @@ impl Mutator for ArmFirst {
         let mut ranked: Vec<Placement> = Vec::with_capacity(candidates.len() * 2);
         for candidate in candidates {
             if candidate.arch == Arch::Arm64 || !offers_arm(&candidate.task_definition) {
-                if !ranked.contains(&candidate) {
+                if !ranked.iter().any(|other| same_place(other, &candidate)) {
                     ranked.push(candidate);
                 }
                 continue;
             }
-            let mut arm = Placement { arch: Arch::Arm64, ..candidate.clone() };
-            label(&mut arm, "choice", "arm64");
-            because(&mut arm, "ARM, since the task definition offers it");
-            ranked.push(arm);
+            let arm = Placement { arch: Arch::Arm64, ..candidate.clone() };
+            rank(&mut ranked, arm, "arm64", "ARM, since the task definition offers it");
             if settings.fall_back {
-                let mut x86 = candidate;
-                label(&mut x86, "choice", "x86_64");
-                because(&mut x86, "if ARM has no capacity");
-                ranked.push(x86);
+                rank(&mut ranked, candidate, "x86_64", "if ARM has no capacity");
             }
         }
         Ok(ranked)
@@ -95,7 +76,9 @@ pointsman_policy_sdk::export!(ArmFirst: mutator);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pointsman_policy_sdk::fixture::{Fixture, placement, task_definition};
+    use pointsman_policy_sdk::fixture::{
+        Fixture, assert_schema_is_whole, placement, task_definition,
+    };
 
     fn archs(job: &Fixture, json: Value) -> Vec<Arch> {
         let settings = ArmFirst::settings(&json).unwrap();
@@ -124,11 +107,30 @@ mod tests {
     }
 
     #[test]
+    fn a_place_is_ranked_once() {
+        let arm = Placement { arch: Arch::Arm64, ..placement() };
+        let job = job(&[], &[Arch::X8664, Arch::Arm64]);
+        let ranked = ArmFirst::mutate(
+            &job,
+            &Settings::read(&serde_json::json!({})).unwrap(),
+            vec![placement(), arm.clone()],
+        )
+        .unwrap();
+        let archs: Vec<Arch> = ranked.iter().map(|placement| placement.arch).collect();
+        assert_eq!(archs, [Arch::Arm64, Arch::X8664]);
+    }
+
+    #[test]
     fn what_is_arm_stays() {
         let arm = Placement { arch: Arch::Arm64, ..placement() };
         let job = job(&[], &[Arch::X8664, Arch::Arm64]);
-        let ranked = ArmFirst::mutate(&job, &Settings::default(), vec![arm.clone()]).unwrap();
+        let ranked = ArmFirst::mutate(
+            &job,
+            &Settings::read(&serde_json::json!({})).unwrap(),
+            vec![arm.clone()],
+        )
+        .unwrap();
         assert_eq!(ranked, [arm]);
-        assert_eq!(ArmFirst::schema().unwrap().keys(), ["fall_back", "opt_out_tags"]);
+        assert_schema_is_whole::<ArmFirst>();
     }
 }

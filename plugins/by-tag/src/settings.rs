@@ -359,6 +359,11 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    #[test]
+    fn the_schema_has_every_setting() {
+        pointsman_policy_sdk::fixture::assert_schema_is_whole::<crate::ByTag>();
+    }
+
     fn problems(json: Value) -> Vec<String> {
         read(&json)
             .unwrap_err()

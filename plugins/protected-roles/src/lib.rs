@@ -128,7 +128,7 @@ pointsman_policy_sdk::export!(ProtectedRoles: guard);
 mod tests {
     use super::*;
     use pointsman_policy_sdk::Role;
-    use pointsman_policy_sdk::fixture::{Fixture, placement};
+    use pointsman_policy_sdk::fixture::{Fixture, assert_schema_is_whole, placement};
 
     fn code(job: &Fixture, role: Option<&str>) -> String {
         let settings = ProtectedRoles::settings(&serde_json::json!({"roles": {
@@ -180,6 +180,6 @@ mod tests {
         let json = serde_json::json!({"roles": {"deploy": {"projects": []}}});
         assert_eq!(ProtectedRoles::settings(&json).unwrap_err()[0].path, "roles.deploy.projects");
         assert!(ProtectedRoles::settings(&serde_json::json!({"role": {}})).is_err());
-        assert_eq!(ProtectedRoles::schema().unwrap().keys(), ["roles"]);
+        assert_schema_is_whole::<ProtectedRoles>();
     }
 }

@@ -97,3 +97,28 @@ pub mod guard {
         },
     });
 }
+
+/// Interface `recovery`: the hook that any of the three may export as well.
+pub mod recovery {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: "
+            package pointsman:sdk;
+            world recovery-half {
+                include pointsman:policy/imports@0.1.0;
+                export pointsman:policy/recovery@0.1.0;
+            }
+        ",
+        pub_export_macro: true,
+        export_macro_name: "export_recovery",
+        additional_derives: [PartialEq, Eq],
+        default_bindings_module: "pointsman_policy_sdk::bindings::recovery",
+        with: {
+            "pointsman:policy/facts@0.1.0": crate::bindings::lifecycle::pointsman::policy::facts,
+            "pointsman:policy/claims@0.1.0": crate::bindings::lifecycle::pointsman::policy::claims,
+            "pointsman:policy/catalog@0.1.0": crate::bindings::lifecycle::pointsman::policy::catalog,
+            "pointsman:policy/log@0.1.0": crate::bindings::lifecycle::pointsman::policy::log,
+            "pointsman:policy/types@0.1.0": crate::bindings::lifecycle::pointsman::policy::types,
+        },
+    });
+}

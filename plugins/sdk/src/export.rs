@@ -2,14 +2,36 @@
 
 use crate::bindings::lifecycle::pointsman::policy::types::Metadata;
 use crate::context::Host;
-use crate::{Decision, Guard, Mutator, Placement, Placer, Policy, Rejection, SettingProblem};
+use crate::{
+    Decision, Guard, LostAttempt, Mutator, Placement, Placer, Policy, Recovery, Rejection,
+    SettingProblem,
+};
 use crate::{Value, settings};
 
-/// Makes a component of the crate: `export!(MyPolicy: placer);`, or `mutator`, or `guard`.
+/// Makes a component of the crate: `export!(MyPolicy: placer);`, or `mutator`, or `guard`; with the hook
+/// [`Recovery`](crate::Recovery), `export!(MyPolicy: placer + recovery);`.
 ///
 /// The component's name and version are the crate's.
 #[macro_export]
 macro_rules! export {
+    ($policy:ty: $kind:ident + recovery) => {
+        $crate::export!($policy: $kind);
+
+        #[cfg(target_arch = "wasm32")]
+        const _: () = {
+            struct Component;
+
+            impl $crate::bindings::recovery::exports::pointsman::policy::recovery::Guest for Component {
+                fn recover(settings: String, lost: $crate::LostAttempt) -> $crate::Decision {
+                    $crate::export::recover::<$policy>(&settings, &lost)
+                }
+            }
+
+            $crate::bindings::recovery::export_recovery!(
+                Component with_types_in $crate::bindings::recovery
+            );
+        };
+    };
     ($policy:ty: placer) => {
         $crate::export!(@component $policy, placer, export_placer, {
             impl $crate::bindings::placer::exports::pointsman::policy::placer::Guest for Component {
@@ -120,6 +142,14 @@ pub fn mutate<P: Mutator>(
 pub fn check<P: Guard>(json: &str, candidate: &Placement) -> Result<(), Rejection> {
     let settings = read::<P>(json).map_err(|problems| invalid_settings(&problems))?;
     P::check(&Host, &settings, candidate)
+}
+
+/// `recovery.recover`
+pub fn recover<P: Recovery>(json: &str, lost: &LostAttempt) -> Decision {
+    match read::<P>(json) {
+        Ok(settings) => P::recover(&Host, &settings, lost),
+        Err(problems) => Decision::Reject(invalid_settings(&problems)),
+    }
 }
 
 fn read<P: Policy>(json: &str) -> Result<P::Settings, Vec<SettingProblem>> {

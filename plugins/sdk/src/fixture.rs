@@ -1,11 +1,11 @@
 //! A job for native tests.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     Arch, Assurance, Capacity, Claim, Cluster, Context, EarlierFailure, Fact, GitRef, Level,
-    Limits, Placement, Profile, Project, RefKind, Role, Tags, TaskDefinition,
+    Limits, Placement, Policy, Profile, Project, RefKind, Role, Tags, TaskDefinition,
 };
 
 /// A job whose every answer a test can set. The default is a first attempt of a job on an unprotected
@@ -134,6 +134,36 @@ pub fn task_definition(archs: &[Arch]) -> TaskDefinition {
         memory_mib: 2048,
         labels: Vec::new(),
     }
+}
+
+/// Asserts that the schema of `P` has the settings that `P` takes, no more and no fewer: it is written by hand, and
+/// would otherwise tell of settings that are gone.
+///
+/// It asks `P` about a setting that there is none of, and takes the known ones out of the answer, as `serde` words it.
+///
+/// # Panics
+///
+/// Panics when they differ, when there is no schema, and when `P` takes settings that it does not know.
+pub fn assert_schema_is_whole<P: Policy>() {
+    const NONE: &str = "no-such-setting";
+    let schema = P::schema();
+    let told: BTreeSet<&str> =
+        schema.as_ref().map(|schema| schema.keys().into_iter().collect()).unwrap_or_default();
+    assert!(!told.is_empty(), "there is no schema");
+    let problems = P::settings(&serde_json::json!({ NONE: 1 })).err().unwrap_or_default();
+    let known = problems.iter().find_map(|problem| {
+        let about_it = problem.path == NONE || problem.message.contains(NONE);
+        let (_, known) = problem.message.split_once("expected").filter(|_| about_it)?;
+        Some(known)
+    });
+    assert!(known.is_some(), "an unknown setting is taken, or not answered with the known ones");
+    let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    let taken: BTreeSet<&str> = known
+        .into_iter()
+        .flat_map(|known| known.split(|letter| !is_name(letter)))
+        .filter(|word| !matches!(*word, "" | "one" | "of" | "or"))
+        .collect();
+    assert_eq!(told, taken, "the schema, and what is taken");
 }
 
 impl Context for Fixture {

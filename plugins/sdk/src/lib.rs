@@ -7,8 +7,14 @@
 //! pointsman_policy_sdk::export!(MyPolicy: placer);
 //! ```
 //!
+//! [`Recovery`] may come with any of the three: `export!(MyPolicy: placer + recovery);`.
+//!
 //! What a policy may know of the job comes through [`Context`]: from the host inside a component, from a
 //! [`Fixture`](fixture::Fixture) in native tests, so that `cargo test` needs no WebAssembly at all.
+
+// The macro `settings!` names the crate as its users do.
+#[cfg(test)]
+extern crate self as pointsman_policy_sdk;
 
 pub mod bindings;
 pub mod context;
@@ -25,7 +31,10 @@ pub use bindings::lifecycle::pointsman::policy::{
     log::Level,
     types::{Decision, Placement, Rejection, SettingProblem},
 };
+pub use bindings::recovery::exports::pointsman::policy::recovery::LostAttempt;
 pub use context::Context;
+#[doc(hidden)]
+pub use serde;
 pub use serde_json::Value;
 pub use trust::{Claim, Fact};
 
@@ -43,6 +52,28 @@ pub fn because(placement: &mut Placement, reason: &str) {
     placement.reason.push_str(reason);
 }
 
+/// Whether both ask for the same, whatever their labels and reasons.
+pub fn same_place(one: &Placement, other: &Placement) -> bool {
+    let place = |placement: &Placement| Placement {
+        labels: Vec::new(),
+        extra: Vec::new(),
+        reason: String::new(),
+        ..placement.clone()
+    };
+    place(one) == place(other)
+}
+
+/// Adds `placement` to the end of a ranking, unless that has one for the same place: with the label `choice`, which
+/// says which way the job went, and with the reason.
+pub fn rank(ranked: &mut Vec<Placement>, mut placement: Placement, choice: &str, reason: &str) {
+    if ranked.iter().any(|other| same_place(other, &placement)) {
+        return;
+    }
+    label(&mut placement, "choice", choice);
+    because(&mut placement, reason);
+    ranked.push(placement);
+}
+
 /// What every policy has: a description, and settings that it checks by itself.
 pub trait Policy {
     /// The policy's settings, as it likes them.
@@ -51,7 +82,8 @@ pub trait Policy {
     /// One line for `pointsman policy inspect`.
     const DESCRIPTION: &'static str;
 
-    /// Reads `[policies.<name>.settings]`. [`settings::from_json`] is enough for a type with `serde`.
+    /// Reads `[policies.<name>.settings]`. [`settings!`](crate::settings!) declares a type that does it by itself;
+    /// [`settings::from_json`] is enough for one with `serde`.
     ///
     /// # Errors
     ///
@@ -97,4 +129,13 @@ pub trait Guard: Policy {
         settings: &Self::Settings,
         candidate: &Placement,
     ) -> Result<(), Rejection>;
+}
+
+/// Optional, beside any of the three: asked after an attempt at the job was lost, before the placers.
+pub trait Recovery: Policy {
+    /// [`Decision::Abstain`]: decide as if nothing had happened. [`Decision::Place`]: these stand in for the placers'
+    /// answer; mutators, guards and bounds still have their say. [`Decision::Reject`] ends the job.
+    ///
+    /// `lost.placement` is where the attempt ran, when it ran and that is still offered.
+    fn recover<C: Context>(context: &C, settings: &Self::Settings, lost: &LostAttempt) -> Decision;
 }

@@ -1,6 +1,7 @@
 //! JSON Schema of a policy's settings, for `pointsman policy inspect --schema` and for editors.
 //!
-//! Built by hand rather than derived: a derive macro's schema machinery would be a third of a small component.
+//! [`settings!`](crate::settings!) makes one of a declaration; tables within tables are put together by hand. A derive
+//! macro's schema machinery would be a third of a small component.
 
 use serde_json::{Map, Value, json};
 

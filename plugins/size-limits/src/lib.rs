@@ -197,7 +197,7 @@ pointsman_policy_sdk::export!(SizeLimits: guard);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pointsman_policy_sdk::fixture::{Fixture, placement};
+    use pointsman_policy_sdk::fixture::{Fixture, assert_schema_is_whole, placement};
 
     fn check(
         project: u64,
@@ -247,6 +247,6 @@ mod tests {
         let problems = SizeLimits::settings(&json).unwrap_err();
         let paths: Vec<&str> = problems.iter().map(|problem| problem.path.as_str()).collect();
         assert_eq!(paths, ["default.cpu", "namespaces.1", "projects.a/b"]);
-        assert_eq!(SizeLimits::schema().unwrap().keys(), ["default", "namespaces", "projects"]);
+        assert_schema_is_whole::<SizeLimits>();
     }
 }

@@ -4,22 +4,24 @@
 //! README.md has the settings.
 
 use pointsman_policy_sdk::schema::{self, Schema};
+use pointsman_policy_sdk::settings::{Declared, Described};
 use pointsman_policy_sdk::{
     Capacity, Context, FailureKind, Mutator, Placement, Policy, Rejection, SettingProblem, Value,
-    because, label, settings,
+    rank,
 };
 
-/// The label that says which way a job went; the host puts the policy's name before it.
-const LABEL: &str = "choice";
-
-/// `[policies.spot-first.settings]`
-#[derive(Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Settings {
-    protected_refs: Wanted,
-    longest_minutes: u32,
-    opt_out_tags: Vec<String>,
-    fall_back: bool,
+pointsman_policy_sdk::settings! {
+    /// `[policies.spot-first.settings]`
+    pub struct Settings {
+        /// what jobs of protected refs get
+        protected_refs: Wanted = Wanted::OnDemand,
+        /// timeout up to which Spot is used
+        longest_minutes: u32 = 60,
+        /// tags of jobs that must not be lost
+        opt_out_tags: Vec<String> = Vec::new(),
+        /// whether on-demand follows when Spot has no capacity
+        fall_back: bool = true,
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
@@ -29,14 +31,9 @@ enum Wanted {
     Spot,
 }
 
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            protected_refs: Wanted::OnDemand,
-            longest_minutes: 60,
-            opt_out_tags: Vec::new(),
-            fall_back: true,
-        }
+impl Described for Wanted {
+    fn described(text: &str) -> Schema {
+        schema::choice(text, &["on-demand", "spot"])
     }
 }
 
@@ -50,29 +47,11 @@ impl Policy for SpotFirst {
     const DESCRIPTION: &'static str = "Spot for jobs that may be lost, on-demand for the others";
 
     fn settings(json: &Value) -> Result<Settings, Vec<SettingProblem>> {
-        settings::from_json(json)
+        Settings::read(json)
     }
 
     fn schema() -> Option<Schema> {
-        Some(
-            schema::table()
-                .optional(
-                    "protected_refs",
-                    schema::choice("what jobs of protected refs get", &["on-demand", "spot"]),
-                )
-                .optional(
-                    "longest_minutes",
-                    schema::whole("timeout up to which Spot is used", 0, 43_200),
-                )
-                .optional(
-                    "opt_out_tags",
-                    schema::list("tags of jobs that must not be lost", schema::text("a tag")),
-                )
-                .optional(
-                    "fall_back",
-                    schema::flag("whether on-demand follows when Spot has no capacity"),
-                ),
-        )
+        Some(Settings::schema())
     }
 }
 
@@ -133,24 +112,10 @@ fn against_spot<C: Context>(context: &C, settings: &Settings) -> Option<String> 
 
 /// The candidates with one capacity, each once.
 fn all_on(candidates: &[Placement], capacity: Capacity, reason: &str) -> Vec<Placement> {
-    let mut ranked: Vec<Placement> = Vec::new();
+    let choice = if capacity == Capacity::Spot { "spot" } else { "on-demand" };
+    let mut ranked = Vec::with_capacity(candidates.len());
     for candidate in candidates {
-        let mut changed = Placement { capacity, ..candidate.clone() };
-        let seen = ranked.iter().any(|other| {
-            (&other.cluster, &other.task_definition, other.arch, &other.role)
-                == (&changed.cluster, &changed.task_definition, changed.arch, &changed.role)
-                && (other.cpu_units, other.memory_mib, other.ephemeral_storage_gib)
-                    == (changed.cpu_units, changed.memory_mib, changed.ephemeral_storage_gib)
-        });
-        if !seen {
-            label(
-                &mut changed,
-                LABEL,
-                if capacity == Capacity::Spot { "spot" } else { "on-demand" },
-            );
-            because(&mut changed, reason);
-            ranked.push(changed);
-        }
+        rank(&mut ranked, Placement { capacity, ..candidate.clone() }, choice, reason);
     }
     ranked
 }
@@ -161,7 +126,7 @@ pointsman_policy_sdk::export!(SpotFirst: mutator);
 mod tests {
     use super::*;
     use pointsman_policy_sdk::EarlierFailure;
-    use pointsman_policy_sdk::fixture::{Fixture, placement};
+    use pointsman_policy_sdk::fixture::{Fixture, assert_schema_is_whole, placement};
 
     fn capacities(job: &Fixture, json: Value) -> Vec<Capacity> {
         let settings = SpotFirst::settings(&json).unwrap();
@@ -204,14 +169,13 @@ mod tests {
     fn what_the_profile_does_not_offer_is_not_asked() {
         let mut job = Fixture::default();
         job.limits.capacities = vec![Capacity::OnDemand];
-        let settings = Settings::default();
+        let settings = Settings::read(&serde_json::json!({})).unwrap();
         assert_eq!(SpotFirst::mutate(&job, &settings, vec![placement()]).unwrap(), [placement()]);
     }
 
     #[test]
     fn settings_are_read_strictly() {
         assert!(SpotFirst::settings(&serde_json::json!({"spot": true})).is_err());
-        let keys = ["fall_back", "longest_minutes", "opt_out_tags", "protected_refs"];
-        assert_eq!(SpotFirst::schema().unwrap().keys(), keys);
+        assert_schema_is_whole::<SpotFirst>();
     }
 }

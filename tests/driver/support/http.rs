@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
@@ -48,6 +50,21 @@ pub(crate) struct Server {
 impl Server {
     /// Serves until the test's process ends.
     pub(crate) fn start(answer: impl Fn(&Request) -> Response + Send + Sync + 'static) -> Self {
+        Self::serve(None, answer)
+    }
+
+    /// The same over TLS.
+    pub(crate) fn over_tls(
+        config: Arc<ServerConfig>,
+        answer: impl Fn(&Request) -> Response + Send + Sync + 'static,
+    ) -> Self {
+        Self::serve(Some(config), answer)
+    }
+
+    fn serve(
+        tls: Option<Arc<ServerConfig>>,
+        answer: impl Fn(&Request) -> Response + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
@@ -56,9 +73,16 @@ impl Server {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (answer, seen) = (Arc::clone(&answer), Arc::clone(&seen));
+                let tls = tls.clone();
                 std::thread::spawn(move || {
                     // A client that goes away is none of the test's business.
-                    let _ = serve(stream, &*answer, &seen);
+                    let _ = match tls {
+                        None => serve(stream, &*answer, &seen),
+                        Some(tls) => {
+                            let connection = ServerConnection::new(tls).unwrap();
+                            serve(StreamOwned::new(connection, stream), &*answer, &seen)
+                        }
+                    };
                 });
             }
         });
@@ -71,11 +95,11 @@ impl Server {
 }
 
 fn serve(
-    stream: TcpStream,
+    stream: impl Read + Write,
     answer: &dyn Fn(&Request) -> Response,
     seen: &Mutex<Vec<Request>>,
 ) -> std::io::Result<()> {
-    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line)?;
     let mut words = line.split_whitespace();
@@ -103,7 +127,7 @@ fn serve(
         head.push_str(&format!("Content-Length: {}\r\n", response.body.len()));
     }
     head.push_str("\r\n");
-    let mut stream = stream;
+    let stream = reader.get_mut();
     stream.write_all(head.as_bytes())?;
     if request.method != "HEAD" {
         stream.write_all(&response.body)?;

@@ -8,6 +8,7 @@ pub(crate) mod http;
 pub(crate) mod ledger;
 pub(crate) mod output;
 pub(crate) mod proxy;
+pub(crate) mod tls;
 
 pub(crate) use attempt::Job;
 pub(crate) use house::House;

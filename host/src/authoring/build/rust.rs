@@ -10,20 +10,13 @@ use std::process::Command;
 use serde::Deserialize;
 
 use super::tools::{output, run};
-use super::{Build, component};
+use super::{Build, Toolchain, component};
 use crate::authoring::{AuthoringError, failed};
 
 const TARGET: &str = "wasm32-unknown-unknown";
 /// Debian's packages: the compiler with the target, the sources of the standard library, the linker.
 const DEBIAN_PACKAGES: &str = "rustc-web cargo-web rust-web-src lld-19";
 const DEBIAN_LINKER: &str = "wasm-ld-19";
-
-enum Toolchain {
-    /// The current one, which has the target's standard library.
-    Current,
-    /// `/usr/bin/cargo`; the standard library is built from source.
-    Debian,
-}
 
 #[derive(Deserialize)]
 struct Manifest {
@@ -46,7 +39,7 @@ pub(super) fn build(
         AuthoringError::Unusable(format!("{} is no crate's: {error}", path.display()))
     })?;
     let name = manifest.package.name;
-    let (toolchain, sysroot) = toolchain(project)?;
+    let (toolchain, sysroot) = toolchain(project, build.toolchain)?;
     let (program, mut flags) = match toolchain {
         Toolchain::Current => ("cargo", Vec::new()),
         Toolchain::Debian => (
@@ -80,6 +73,11 @@ pub(super) fn build(
         Some(target) => std::path::absolute(&target).map_err(failed("find", &target))?,
         None => project.join("target"),
     };
+    // Both toolchains give what they made the same name.
+    let target = match toolchain {
+        Toolchain::Current => target,
+        Toolchain::Debian => target.join("debian"),
+    };
     cargo.arg("--target-dir").arg(&target);
     run(&mut cargo)?;
     let file = format!("{}.wasm", name.replace('-', "_"));
@@ -91,27 +89,50 @@ pub(super) fn build(
     Ok((name, component))
 }
 
-/// The first that has the target, and its sysroot.
-fn toolchain(project: &Path) -> Result<(Toolchain, String), AuthoringError> {
-    let mut libraries = Command::new("rustc");
-    libraries.current_dir(project).args(["--print", "target-libdir", "--target", TARGET]);
-    if let Ok(directory) = output(&mut libraries)
-        && Path::new(directory.trim()).join("self-contained").parent().is_some_and(has_core)
+/// The one that is wanted, or else the first that has the target; and its sysroot.
+fn toolchain(
+    project: &Path,
+    wanted: Option<Toolchain>,
+) -> Result<(Toolchain, String), AuthoringError> {
+    if wanted != Some(Toolchain::Debian)
+        && let Some(sysroot) = current(project)
     {
-        let sysroot =
-            output(Command::new("rustc").current_dir(project).args(["--print", "sysroot"]))?;
-        return Ok((Toolchain::Current, sysroot.trim().to_owned()));
+        return Ok((Toolchain::Current, sysroot));
     }
-    if Path::new("/usr/bin/cargo").exists() && Path::new("/usr/bin").join(DEBIAN_LINKER).exists() {
-        let sysroot = output(Command::new("/usr/bin/rustc").args(["--print", "sysroot"]))?;
-        let sysroot = sysroot.trim().to_owned();
-        if Path::new(&sysroot).join("lib/rustlib/src/rust/library").is_dir() {
-            return Ok((Toolchain::Debian, sysroot));
-        }
+    if wanted != Some(Toolchain::Current)
+        && let Some(sysroot) = debian()
+    {
+        return Ok((Toolchain::Debian, sysroot));
     }
-    Err(AuthoringError::Unusable(format!(
-        "no Rust toolchain for {TARGET}: run `rustup target add {TARGET}`, or on Debian `apt-get install {DEBIAN_PACKAGES}`"
-    )))
+    let rustup = format!("run `rustup target add {TARGET}`");
+    let apt = format!("run `apt-get install {DEBIAN_PACKAGES}`");
+    Err(AuthoringError::Unusable(match wanted {
+        None => format!("no Rust toolchain for {TARGET}: {rustup}, or on Debian {apt}"),
+        Some(Toolchain::Current) => format!("`rustc` has no target {TARGET}: {rustup}"),
+        Some(Toolchain::Debian) => format!("Debian's toolchain is not complete: {apt}"),
+    }))
+}
+
+/// The sysroot of the project's toolchain, when that has the target.
+fn current(project: &Path) -> Option<String> {
+    let ask = |arguments: &[&str]| {
+        output(Command::new("rustc").current_dir(project).arg("--print").args(arguments))
+            .ok()
+            .map(|text| text.trim().to_owned())
+    };
+    let libraries = ask(&["target-libdir", "--target", TARGET])?;
+    if has_core(Path::new(&libraries)) { ask(&["sysroot"]) } else { None }
+}
+
+/// The sysroot of Debian's, when that is complete.
+fn debian() -> Option<String> {
+    let bin = Path::new("/usr/bin");
+    if !bin.join("cargo").exists() || !bin.join(DEBIAN_LINKER).exists() {
+        return None;
+    }
+    let sysroot = output(Command::new(bin.join("rustc")).args(["--print", "sysroot"])).ok()?;
+    let sysroot = sysroot.trim().to_owned();
+    Path::new(&sysroot).join("lib/rustlib/src/rust/library").is_dir().then_some(sysroot)
 }
 
 fn has_core(directory: &Path) -> bool {

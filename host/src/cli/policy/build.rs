@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::Cache;
-use crate::authoring::build::{Build, Engine, build};
+use crate::authoring::build::{Build, Engine, Toolchain, build};
 use crate::failure::Failure;
 use crate::output;
 
@@ -20,9 +20,12 @@ pub(super) struct Arguments {
     /// Cargo's target directory, for projects that share one
     #[arg(long, value_name = "DIRECTORY")]
     target_dir: Option<PathBuf>,
-    /// What JavaScript runs on
-    #[arg(long, value_enum, default_value_t = JsEngine::Quickjs)]
-    engine: JsEngine,
+    /// What JavaScript runs on [default: `pointsman.engine` of package.json, or else quickjs]
+    #[arg(long, value_enum)]
+    engine: Option<JsEngine>,
+    /// What compiles Rust [default: the first that this machine has]
+    #[arg(long, value_enum)]
+    toolchain: Option<RustToolchain>,
     #[command(flatten)]
     cache: Cache,
 }
@@ -35,6 +38,14 @@ enum JsEngine {
     Starlingmonkey,
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum RustToolchain {
+    /// The one that `rustc` is, with the target wasm32-unknown-unknown
+    Current,
+    /// Debian's packages, which build the standard library as well
+    Debian,
+}
+
 pub(super) fn run(arguments: &Arguments) -> Result<bool, Failure> {
     let cache = arguments.cache.directory()?;
     let built = build(&Build {
@@ -42,10 +53,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<bool, Failure> {
         output: arguments.output.as_deref(),
         cache: &cache,
         target: arguments.target_dir.as_deref(),
-        engine: match arguments.engine {
+        engine: arguments.engine.map(|engine| match engine {
             JsEngine::Quickjs => Engine::QuickJs,
             JsEngine::Starlingmonkey => Engine::StarlingMonkey,
-        },
+        }),
+        toolchain: arguments.toolchain.map(|toolchain| match toolchain {
+            RustToolchain::Current => Toolchain::Current,
+            RustToolchain::Debian => Toolchain::Debian,
+        }),
         progress: &output::note,
     })?;
     output::result(&format!(

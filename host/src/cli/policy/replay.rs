@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::inspect::{Format, pretty};
 use super::{Cache, table};
-use crate::authoring::replay::{Replay, Replayed, replay};
+use crate::authoring::replay::{Offer, Replay, Replayed, replay};
 use crate::authoring::{name_of, policy_of};
 use crate::cli::{Global, load};
 use crate::failure::Failure;
@@ -30,11 +30,22 @@ pub(super) struct Arguments {
     /// Decides with the policies and profiles of this settings file
     #[arg(long, value_name = "FILE", required_unless_present = "with")]
     settings: Option<PathBuf>,
+    /// What there is to choose from [default: as recorded; with --settings, as that file has it]
+    #[arg(long, value_enum)]
+    offer: Option<Offered>,
     /// How it is written
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
     #[command(flatten)]
     cache: Cache,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Offered {
+    /// The catalog and the bounds of each record: what moves is the policies' doing
+    Recorded,
+    /// Those of the settings file
+    Settings,
 }
 
 /// Answers whether every recorded job would be placed.
@@ -63,7 +74,11 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<bool, Failur
     }
     let records = arguments.records.clone().unwrap_or_else(|| own.state_directory.join("records"));
     let replaced = replaced.as_ref().map(|(name, policy)| (name.as_str(), policy));
-    let replayed = replay(&records, settings, replaced, &arguments.cache.store()?)?;
+    let offer = match (arguments.offer, &arguments.settings) {
+        (Some(Offered::Recorded), _) | (None, None) => Offer::Recorded,
+        (Some(Offered::Settings), _) | (None, Some(_)) => Offer::Settings,
+    };
+    let replayed = replay(&records, settings, replaced, offer, &arguments.cache.store()?)?;
     if arguments.format == Format::Json {
         output::result(&format!("{}\n", pretty(&replayed)?));
     } else {
@@ -121,6 +136,12 @@ fn text(replay: &Replay) -> String {
         replay.jobs.len(),
         replay.jobs.len() - moved
     ));
+    if replay.with_recorded_offer > 0 {
+        text.push_str(&format!(
+            "{} of them with the catalog and the bounds of their record; `--offer settings` takes the settings file's\n",
+            replay.with_recorded_offer
+        ));
+    }
     if replay.without_question > 0 {
         text.push_str(&format!(
             "{} records of an older driver keep no question and were left out\n",

@@ -33,6 +33,73 @@ impl Default for Guest {
     }
 }
 
+/// The shapes of WASI's functions that the guests here call, and a world that has them.
+const WASI: &str = r#"
+    package test:guest;
+    world guest {
+        include pointsman:policy/placement-policy@0.1.0;
+        import wasi:cli/environment@0.2.0;
+        import wasi:cli/exit@0.2.0;
+        import wasi:clocks/monotonic-clock@0.2.0;
+        import wasi:filesystem/preopens@0.2.0;
+        import wasi:random/random@0.2.0;
+        import wasi:io/poll@0.2.0;
+    }
+    package wasi:cli@0.2.0 {
+        interface environment { get-environment: func() -> list<tuple<string, string>>; }
+        interface exit { exit: func(status: result); }
+    }
+    package wasi:io@0.2.0 {
+        interface poll { resource pollable { block: func(); } }
+    }
+    package wasi:clocks@0.2.0 {
+        interface monotonic-clock {
+            use wasi:io/poll@0.2.0.{pollable};
+            now: func() -> u64;
+            subscribe-duration: func(when: u64) -> pollable;
+        }
+    }
+    package wasi:filesystem@0.2.0 {
+        interface types { resource descriptor; }
+        interface preopens {
+            use types.{descriptor};
+            get-directories: func() -> list<tuple<descriptor, string>>;
+        }
+    }
+    package wasi:random@0.2.0 {
+        interface random { get-random-u64: func() -> u64; get-random-bytes: func(len: u64) -> list<u8>; }
+    }
+"#;
+
+const WASI_IMPORTS: &str = r#"
+    (import "wasi:cli/environment@0.2.0" "get-environment" (func $environment (param i32)))
+    (import "wasi:cli/exit@0.2.0" "exit" (func $exit (param i32)))
+    (import "wasi:clocks/monotonic-clock@0.2.0" "now" (func $now (result i64)))
+    (import "wasi:clocks/monotonic-clock@0.2.0" "subscribe-duration" (func $subscribe (param i64) (result i32)))
+    (import "wasi:io/poll@0.2.0" "[method]pollable.block" (func $block (param i32)))
+    (import "wasi:filesystem/preopens@0.2.0" "get-directories" (func $directories (param i32)))
+    (import "wasi:random/random@0.2.0" "get-random-u64" (func $random (result i64)))
+    (import "wasi:random/random@0.2.0" "get-random-bytes" (func $bytes (param i64 i32)))
+"#;
+
+/// For [`Guest::with_wasi`]: crashes when anything of the outside is to be seen.
+pub(crate) const SEES_NOTHING: &str = "(local $first i64)
+    (call $environment (i32.const 2048)) (if (i32.load (i32.const 2052)) (then unreachable))
+    (call $directories (i32.const 2048)) (if (i32.load (i32.const 2052)) (then unreachable))
+    (if (i64.ne (call $now) (i64.const 0)) (then unreachable))
+    (local.set $first (call $random))
+    (if (i64.ne (local.get $first) (call $random)) (then unreachable))
+    i32.const 1024";
+
+/// For [`Guest::wit`]: a placer with the hook after a lost attempt.
+pub(crate) const WITH_HOOK: &str = r"
+    package test:guest;
+    world guest {
+        include pointsman:policy/placement-policy@0.1.0;
+        include pointsman:policy/recovery-hook@0.1.0;
+    }
+";
+
 /// A `decision` in memory whose first byte is the case.
 pub(crate) const ABSTAIN: &str = "i32.const 1024";
 
@@ -63,6 +130,11 @@ impl Guest {
             "(param i32 i32 i32 i32) (result i32)",
             mutate,
         )
+    }
+
+    /// A placer that imports WASI.
+    pub(crate) fn with_wasi(place: &'static str) -> Vec<u8> {
+        Self { imports: WASI_IMPORTS, wit: WASI, place, ..Self::default() }.placer()
     }
 
     fn component(&self, world: &str, function: &str, signature: &str, body: &str) -> Vec<u8> {
@@ -123,8 +195,17 @@ pub(crate) struct RawPlacement {
 
 /// Where [`RawPlacement::answer`] puts the texts that a good placement names.
 const NAMES: u32 = 2048;
+/// And those that no good one names, as address and length: `nowhere`, which is in no catalog, and `prod` and
+/// `admin`, a cluster and a role that there are and that the bounds do not allow.
+pub(crate) const NOWHERE: (u32, u32) = (NAMES + 48, 7);
+pub(crate) const PROD: (u32, u32) = (NAMES + 64, 4);
+pub(crate) const ADMIN: (u32, u32) = (NAMES + 80, 5);
 /// Where it puts the decision.
 pub(crate) const DECISION: u32 = 2304;
+/// Where it puts the first placement.
+pub(crate) const FIRST: u32 = DECISION + 16;
+/// Where in a placement the value of its CPU units lies.
+pub(crate) const CPU_UNITS: u32 = 24;
 
 impl Default for RawPlacement {
     fn default() -> Self {
@@ -172,17 +253,15 @@ impl RawPlacement {
 
     /// Data for [`Guest::data`]: the decision at [`DECISION`] places on `placements`, of which there are few.
     pub(crate) fn answer(placements: &[Self]) -> &'static str {
-        const LIST: u32 = DECISION + 16;
         let mut decision = vec![0; 4];
-        decision.extend(LIST.to_le_bytes());
+        decision.extend(FIRST.to_le_bytes());
         decision.extend(u32::try_from(placements.len()).unwrap().to_le_bytes());
         let list: Vec<u8> = placements.iter().flat_map(Self::bytes).collect();
-        let mut text = format!(
-            r#"(data (i32.const {NAMES}) "dev") (data (i32.const {}) "node") (data (i32.const {}) "because")"#,
-            NAMES + 16,
-            NAMES + 32,
-        );
-        for (at, bytes) in [(DECISION, decision), (LIST, list)] {
+        let names = [(NAMES, "dev"), (NAMES + 16, "node"), (NAMES + 32, "because")];
+        let others = [(NOWHERE.0, "nowhere"), (PROD.0, "prod"), (ADMIN.0, "admin")];
+        let text = |(at, name)| format!(r#"(data (i32.const {at}) "{name}")"#);
+        let mut text: String = names.into_iter().chain(others).map(text).collect();
+        for (at, bytes) in [(DECISION, decision), (FIRST, list)] {
             let hex: String = bytes.iter().map(|byte| format!("\\{byte:02x}")).collect();
             text.push_str(&format!(r#"(data (i32.const {at}) "{hex}")"#));
         }

@@ -1,74 +1,12 @@
 //! What is granted and what is only watched: WASI, monitored policies, the hook after a lost attempt.
 
-use super::guests::{DECISION, RawPlacement};
+use super::guests::{DECISION, RawPlacement, SEES_NOTHING, WITH_HOOK};
 use super::*;
-
-/// The shapes of WASI's functions that the guests here call, and a world that has them.
-const WASI: &str = r#"
-    package test:guest;
-    world guest {
-        include pointsman:policy/placement-policy@0.1.0;
-        import wasi:cli/environment@0.2.0;
-        import wasi:cli/exit@0.2.0;
-        import wasi:clocks/monotonic-clock@0.2.0;
-        import wasi:filesystem/preopens@0.2.0;
-        import wasi:random/random@0.2.0;
-        import wasi:io/poll@0.2.0;
-    }
-    package wasi:cli@0.2.0 {
-        interface environment { get-environment: func() -> list<tuple<string, string>>; }
-        interface exit { exit: func(status: result); }
-    }
-    package wasi:io@0.2.0 {
-        interface poll { resource pollable { block: func(); } }
-    }
-    package wasi:clocks@0.2.0 {
-        interface monotonic-clock {
-            use wasi:io/poll@0.2.0.{pollable};
-            now: func() -> u64;
-            subscribe-duration: func(when: u64) -> pollable;
-        }
-    }
-    package wasi:filesystem@0.2.0 {
-        interface types { resource descriptor; }
-        interface preopens {
-            use types.{descriptor};
-            get-directories: func() -> list<tuple<descriptor, string>>;
-        }
-    }
-    package wasi:random@0.2.0 {
-        interface random { get-random-u64: func() -> u64; get-random-bytes: func(len: u64) -> list<u8>; }
-    }
-"#;
-
-const IMPORTS: &str = r#"
-    (import "wasi:cli/environment@0.2.0" "get-environment" (func $environment (param i32)))
-    (import "wasi:cli/exit@0.2.0" "exit" (func $exit (param i32)))
-    (import "wasi:clocks/monotonic-clock@0.2.0" "now" (func $now (result i64)))
-    (import "wasi:clocks/monotonic-clock@0.2.0" "subscribe-duration" (func $subscribe (param i64) (result i32)))
-    (import "wasi:io/poll@0.2.0" "[method]pollable.block" (func $block (param i32)))
-    (import "wasi:filesystem/preopens@0.2.0" "get-directories" (func $directories (param i32)))
-    (import "wasi:random/random@0.2.0" "get-random-u64" (func $random (result i64)))
-    (import "wasi:random/random@0.2.0" "get-random-bytes" (func $bytes (param i64 i32)))
-"#;
-
-fn with_wasi(place: &'static str) -> Vec<u8> {
-    Guest { imports: IMPORTS, wit: WASI, place, ..Guest::default() }.placer()
-}
-
-/// Crashes when anything of the outside is to be seen.
-const SEES_NOTHING: &str = "(local $first i64)
-    (call $environment (i32.const 2048)) (if (i32.load (i32.const 2052)) (then unreachable))
-    (call $directories (i32.const 2048)) (if (i32.load (i32.const 2052)) (then unreachable))
-    (if (i64.ne (call $now) (i64.const 0)) (then unreachable))
-    (local.set $first (call $random))
-    (if (i64.ne (local.get $first) (call $random)) (then unreachable))
-    i32.const 1024";
 
 #[test]
 fn wasi_is_linked_only_where_it_is_granted_and_shows_nothing() {
     let house = House::shared();
-    let plain = house.policy(&with_wasi(SEES_NOTHING));
+    let plain = house.policy(&Guest::with_wasi(SEES_NOTHING));
     let what = broken(Asked::with_tags(&["dev"]).decide(&house, &[("p", &plain)])).to_string();
     assert!(
         what.starts_with("imports what policies do not get: `wasi:")
@@ -108,7 +46,7 @@ fn whoever_waits_exits_or_wants_much_is_ended_at_once() {
         ("(call $bytes (i64.const 1000000000000) (i32.const 2048)) i32.const 1024", ""),
         ("(loop (drop (call $subscribe (i64.const 1))) (br 0)) unreachable", ""),
     ] {
-        let policy = house.policy(&with_wasi(place));
+        let policy = house.policy(&Guest::with_wasi(place));
         let policy = Policy { wasi: true, ..policy };
         house.compiled(&policy);
         let started = Instant::now();
@@ -200,15 +138,6 @@ fn all_reasons_are_told_when_nothing_is_left() {
     );
 }
 
-/// A placer that abstains, with the hook.
-const RECOVERS: &str = r"
-    package test:guest;
-    world guest {
-        include pointsman:policy/placement-policy@0.1.0;
-        include pointsman:policy/recovery-hook@0.1.0;
-    }
-";
-
 #[test]
 fn a_hook_is_asked_after_a_lost_attempt_and_only_then() {
     let house = House::shared();
@@ -222,7 +151,7 @@ fn a_hook_is_asked_after_a_lost_attempt_and_only_then() {
     )
     .leak();
     let hook = Guest {
-        wit: RECOVERS,
+        wit: WITH_HOOK,
         functions,
         data: RawPlacement::answer(&[answers]),
         ..Guest::default()
@@ -280,28 +209,4 @@ fn a_variable_with_a_masked_value_in_it_is_no_claim() {
     assert_eq!((inputs.image, inputs.services), (None, vec!["redis".to_owned()]));
     let recorded = serde_json::to_string(&RecordedQuestion::of(&asked.question())).unwrap();
     assert!(!recorded.contains("glcbt-64_token"), "{recorded}");
-}
-
-#[test]
-fn a_recorded_question_is_asked_again_with_the_same_answer() {
-    let house = House::shared();
-    let policy = by_tag(rules());
-    let mut asked = Asked::with_tags(&["dev", "arm64"]);
-    asked.job.variables = (0..200)
-        .map(|index| Variable {
-            key: format!("V{index:03}"),
-            value: Secret::new("x".repeat(if index == 7 { 5000 } else { 1000 })),
-            masked: false,
-            file: false,
-        })
-        .collect();
-    let first = asked.decide(&house, &[("by-tag", &policy)]).unwrap();
-    let text = serde_json::to_string(&RecordedQuestion::of(&asked.question())).unwrap();
-    assert!(text.len() < 80 * 1024, "{}", text.len());
-    let recorded: RecordedQuestion = serde_json::from_str(&text).unwrap();
-    assert!(recorded.left_out.contains("V007") && recorded.variables.contains_key("V000"));
-    let job = recorded.job();
-    let question = recorded.question(&job, &asked.catalog, &asked.bounds, asked.claims_taint);
-    let again = decide(&question, &[("by-tag", &policy)], &house.store).unwrap();
-    assert_eq!(again.placements, first.placements);
 }

@@ -1,5 +1,5 @@
-// What wit/policy.wit becomes in JavaScript, as far as this policy uses it. Names are in camel case, an option
-// is a value or undefined, a variant is { tag, val }.
+// What wit/policy.wit becomes in JavaScript, as far as this policy uses it. Names are in camel case, a variant is
+// { tag, val }, an option that is none is null on QuickJS and undefined on StarlingMonkey: compare with == null.
 
 export interface Settings {
   cluster: string;
@@ -16,8 +16,8 @@ export interface GitRef {
   name: string;
   kind: "branch" | "tag" | "other";
   sha: string;
-  /** undefined (an old GitLab) must be treated as not protected. */
-  protected?: boolean;
+  /** None (an old GitLab) must be treated as not protected. */
+  protected?: boolean | null;
 }
 
 export interface EarlierFailure {

@@ -2,24 +2,23 @@
 //!
 //! The tests at the end are native: `cargo test` needs no WebAssembly.
 
-use pointsman_policy_sdk::schema::{self, Schema};
+use pointsman_policy_sdk::schema::Schema;
+use pointsman_policy_sdk::settings::Declared;
 use pointsman_policy_sdk::{
     Arch, Capacity, Context, Decision, FailureKind, Placement, Placer, Policy, Rejection,
-    SettingProblem, Value, settings,
+    SettingProblem, Value,
 };
 
-/// `[policies.<name>.settings]` of the driver's file.
-#[derive(Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Settings {
-    cluster: String,
-    task_definition: String,
-    #[serde(default = "yes")]
-    spot: bool,
-}
-
-fn yes() -> bool {
-    true
+pointsman_policy_sdk::settings! {
+    /// `[policies.<name>.settings]` of the driver's file.
+    pub struct Settings {
+        /// the cluster of every job
+        cluster: String,
+        /// the task definition of every job
+        task_definition: String,
+        /// whether Spot may be used; default true
+        spot: bool = true,
+    }
 }
 
 /// The policy.
@@ -32,16 +31,11 @@ impl Policy for MyPolicy {
     const DESCRIPTION: &'static str = "Spot for jobs that may be lost, on-demand for the others";
 
     fn settings(json: &Value) -> Result<Settings, Vec<SettingProblem>> {
-        settings::from_json(json)
+        Settings::read(json)
     }
 
     fn schema() -> Option<Schema> {
-        Some(
-            schema::table()
-                .required("cluster", schema::text("the cluster of every job"))
-                .required("task_definition", schema::text("the task definition of every job"))
-                .optional("spot", schema::flag("whether Spot may be used; default true")),
-        )
+        Some(Settings::schema())
     }
 }
 
@@ -94,7 +88,7 @@ pointsman_policy_sdk::export!(MyPolicy: placer);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pointsman_policy_sdk::fixture::Fixture;
+    use pointsman_policy_sdk::fixture::{Fixture, assert_schema_is_whole};
     use pointsman_policy_sdk::{EarlierFailure, TaskDefinition};
 
     fn job() -> Fixture {
@@ -121,6 +115,11 @@ mod tests {
             Decision::Place(placements) => placements[0].capacity,
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn the_schema_has_every_setting() {
+        assert_schema_is_whole::<MyPolicy>();
     }
 
     #[test]
