@@ -4,18 +4,20 @@
 //! runs as the driver's user, so a profile with a local cluster is for jobs that one would run oneself.
 //!
 //! ```text
-//! <state>/local/<attempt>/task.json    the agent's process and address; written once it runs
+//! <state>/local/<attempt>/task.json    the agent's address and process, written before it gets the word to start
 //! <state>/local/<attempt>/agent.log    what the agent prints
 //! <state>/local/<attempt>/builds, cache
 //! ```
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -27,13 +29,18 @@ use super::{
     BackendError, Cause, LaunchRequest, OwnedTask, Phase, Stopped, TaskBackend, TaskId, TaskStatus,
     Times,
 };
+use crate::environment::checkpoint;
 use crate::settings::LocalCluster;
 
-/// From SIGTERM to SIGKILL of the agent; it gives its scripts less.
+/// From SIGTERM to SIGKILL of the agent and all below it.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
-/// Marks every process of a task, so that those which left the agent's process groups are found as well.
-const MARK: &str = "POINTSMAN_TASK";
+/// Waits for the word to start, and becomes the agent then, with the same process id. A driver that is killed
+/// before it has noted that id takes the pipe with it, and the agent never starts.
+const ON_THE_WORD: &str = "read -r word && exec \"$0\" </dev/null";
+
+/// Of a process that waits for the word of a driver which is gone.
+const WORDLESS: Duration = Duration::from_secs(2);
 
 /// The local backend of one state directory.
 #[derive(Debug)]
@@ -45,14 +52,31 @@ pub struct Local {
 /// `task.json`
 #[derive(Debug, Serialize, Deserialize)]
 struct TaskFile {
-    pid: i32,
-    /// Start time of the process in clock ticks since boot: a pid alone may be somebody else's by now.
-    started: u64,
+    /// `None` until there is one.
+    #[serde(default)]
+    process: Option<Process>,
     address: IpAddr,
     #[serde(default)]
     created_at: Option<Timestamp>,
     started_by: String,
     tags: std::collections::BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Process {
+    /// Start time in clock ticks since boot: a pid alone may be somebody else's by now.
+    started: u64,
+    pid: i32,
+}
+
+impl Process {
+    fn of(pid: i32) -> Option<Self> {
+        Some(Self { started: start_time(pid)?, pid })
+    }
+
+    fn is_alive(self) -> bool {
+        start_time(self.pid) == Some(self.started)
+    }
 }
 
 /// The directory of the task of `attempt`, in the state directory `state`.
@@ -78,48 +102,83 @@ impl Local {
 
     fn start(&self, request: &LaunchRequest) -> io::Result<()> {
         let directory = self.directory.join(&request.attempt);
-        for each in [&directory, &directory.join("builds"), &directory.join("cache")] {
-            fs::create_dir_all(each)?;
-        }
-        if self.read(&request.attempt).is_ok() {
+        if let Ok(task) = self.read(&request.attempt)
+            && self.was_started(&request.attempt, &task)
+        {
             return Ok(());
         }
+        fs::create_dir_all(&directory)?;
         let address = free_address(&request.client_token, request.port)?;
-        let log = File::create(directory.join("agent.log"))?;
-        let mut command = Command::new(&self.agent);
-        command.current_dir(&directory).env_clear();
-        for (name, value) in &request.environment {
-            command.env(name, value.reveal());
-        }
-        // None of the stage's pipes: GitLab Runner waits until the last holder has closed them.
-        let child = command
-            .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()))
-            .env("HOME", &directory)
-            .env("LANG", "C.UTF-8")
-            .env("POINTSMAN_LISTEN", SocketAddr::new(address, request.port).to_string())
-            .env(MARK, &request.attempt)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .process_group(0)
-            .spawn()
-            .map_err(|error| {
-                io::Error::new(error.kind(), format!("{}: {error}", self.agent.display()))
-            })?;
-        let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
-        let started = start_time(pid).ok_or_else(|| io::Error::other("the agent ended at once"))?;
-        let file = TaskFile {
-            pid,
-            started,
+        let mut task = TaskFile {
+            process: None,
             address,
             created_at: Some(Timestamp::now()),
             started_by: request.started_by.clone(),
             tags: request.tags.clone(),
         };
-        let mut temporary = tempfile::NamedTempFile::new_in(&directory)?;
-        serde_json::to_writer(&mut temporary, &file)?;
-        temporary.persist(directory.join("task.json"))?;
+        task.save(&directory)?;
+        for each in ["builds", "cache"] {
+            fs::create_dir_all(directory.join(each))?;
+        }
+        let log = File::create(self.log_of(&request.attempt))?;
+        self.check_agent()?;
+        let mut command = Command::new("/bin/sh");
+        command.arg("-c").arg(ON_THE_WORD).arg(&self.agent).current_dir(&directory).env_clear();
+        for (name, value) in &request.environment {
+            command.env(name, value.reveal());
+        }
+        checkpoint("before-starting-agent");
+        // None of the stage's pipes: GitLab Runner waits until the last holder has closed them.
+        let mut child = command
+            .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()))
+            .env("HOME", &directory)
+            .env("LANG", "C.UTF-8")
+            .env("POINTSMAN_LISTEN", SocketAddr::new(address, request.port).to_string())
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .process_group(0)
+            .spawn()?;
+        let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+        let ended = || io::Error::other("the agent ended at once");
+        task.process = Some(Process::of(pid).ok_or_else(ended)?);
+        checkpoint("before-noting-agent");
+        task.save(&directory)?;
+        checkpoint("before-the-word-to-start");
+        child.stdin.take().ok_or_else(ended)?.write_all(b"start\n")?;
+        checkpoint("after-the-word-to-start");
         Ok(())
+    }
+
+    /// What a shell would only say in the agent's log.
+    fn check_agent(&self) -> io::Result<()> {
+        let named = |error: io::Error| {
+            io::Error::new(error.kind(), format!("{}: {error}", self.agent.display()))
+        };
+        let mode = fs::metadata(&self.agent).map_err(named)?.permissions().mode();
+        if mode & 0o111 == 0 {
+            return Err(named(io::ErrorKind::PermissionDenied.into()));
+        }
+        Ok(())
+    }
+
+    fn log_of(&self, attempt: &str) -> PathBuf {
+        self.directory.join(attempt).join("agent.log")
+    }
+
+    /// Whether the agent got the word to start: it lives and will go on, or its log has what it died of.
+    fn was_started(&self, attempt: &str, task: &TaskFile) -> bool {
+        let patience = Instant::now() + WORDLESS;
+        loop {
+            if fs::metadata(self.log_of(attempt)).is_ok_and(|log| log.len() > 0) {
+                return true;
+            }
+            // Alive and silent: just started, or at the end of a pipe whose other end is gone.
+            if !task.is_alive() || Instant::now() >= patience {
+                return task.is_alive();
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     fn read(&self, attempt: &str) -> io::Result<TaskFile> {
@@ -130,7 +189,7 @@ impl Local {
     fn look_at(&self, task: &TaskId) -> Option<TaskStatus> {
         let file = self.read(&task.0).ok()?;
         let stopped = (!file.is_alive()).then(|| {
-            let log = fs::read_to_string(self.directory.join(&task.0).join("agent.log"));
+            let log = fs::read_to_string(self.log_of(&task.0));
             let last = log.ok().and_then(|log| log.lines().last().map(str::to_owned));
             Stopped {
                 cause: Cause::ContainerEnded,
@@ -154,12 +213,15 @@ impl Local {
         for entry in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let Ok(task) = self.read(&name) else { continue };
-            if task.started_by == started_by && task.is_alive() {
+            // One that was never started has left a directory to remove.
+            let is_there = task.is_alive() || !self.was_started(&name, &task);
+            if task.started_by == started_by && is_there {
                 owned.push(OwnedTask {
                     id: TaskId(name),
                     tags: task.tags,
                     created_at: task.created_at,
                     phase: Phase::Running,
+                    is_hidden: false,
                 });
             }
         }
@@ -168,8 +230,15 @@ impl Local {
 }
 
 impl TaskFile {
+    fn save(&self, directory: &Path) -> io::Result<()> {
+        let mut temporary = tempfile::NamedTempFile::new_in(directory)?;
+        serde_json::to_writer(&mut temporary, self)?;
+        temporary.persist(directory.join("task.json"))?;
+        Ok(())
+    }
+
     fn is_alive(&self) -> bool {
-        start_time(self.pid) == Some(self.started)
+        self.process.is_some_and(Process::is_alive)
     }
 }
 
@@ -196,19 +265,16 @@ impl TaskBackend for Local {
     async fn stop(&self, task: &TaskId, _reason: &str) -> Result<Option<TaskStatus>, BackendError> {
         let status = self.look_at(task);
         if let Ok(file) = self.read(&task.0)
-            && file.is_alive()
-            && let Some(pid) = Pid::from_raw(file.pid)
+            && let Some(agent) = file.process.filter(|process| process.is_alive())
+            && let Some(pid) = Pid::from_raw(agent.pid)
         {
             // Only failing because it has ended just now.
             let _ = kill_process(pid, Signal::TERM);
-            let deadline = tokio::time::Instant::now() + STOP_GRACE;
-            while file.is_alive() && tokio::time::Instant::now() < deadline {
+            let deadline = Instant::now() + STOP_GRACE;
+            while agent.is_alive() && Instant::now() < deadline {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
-        }
-        // Whatever is left: the agent itself, and processes that left its groups.
-        for pid in marked_processes(&task.0) {
-            let _ = kill_process(pid, Signal::KILL);
+            kill_with_descendants(agent, pid).await;
         }
         match fs::remove_dir_all(self.directory.join(&task.0)) {
             Ok(()) => Ok(status),
@@ -250,19 +316,52 @@ fn start_time(pid: i32) -> Option<u64> {
     fields.nth(18)?.parse().ok()
 }
 
-fn marked_processes(attempt: &str) -> Vec<Pid> {
-    let mark = format!("{MARK}={attempt}");
-    let is_marked = |pid: &str| {
-        fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
-            environ.split(|byte| *byte == 0).any(|each| each == mark.as_bytes())
-        })
-    };
-    fs::read_dir("/proc")
+/// Kills what runs below `agent`, then itself. It adopts all orphans below it, so as long as it lives its
+/// descendants are the whole task, whatever groups and sessions they are in.
+async fn kill_with_descendants(agent: Process, pid: Pid) {
+    // A process can fork while the list is read; one in uninterruptible sleep must not hold the stage up.
+    for _ in 0..200 {
+        if !agent.is_alive() {
+            return;
+        }
+        let descendants = descendants(agent.pid);
+        for each in &descendants {
+            let _ = kill_process(*each, Signal::KILL);
+        }
+        if descendants.is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let _ = kill_process(pid, Signal::KILL);
+    for _ in 0..200 {
+        if !agent.is_alive() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// All living processes below `ancestor`, by the parents that `/proc` names.
+fn descendants(ancestor: i32) -> Vec<Pid> {
+    let processes: Vec<(i32, i32)> = fs::read_dir("/proc")
         .into_iter()
         .flatten()
         .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()) && is_marked(name))
-        .filter_map(|name| Pid::from_raw(name.parse().ok()?))
-        .collect()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(|pid| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+            let is_living = !matches!(fields.next()?, "Z" | "X");
+            let parent = fields.next()?.parse().ok()?;
+            is_living.then_some((pid, parent))
+        })
+        .collect();
+    let mut found = vec![ancestor];
+    let mut looked_at = 0;
+    while let Some(&of) = found.get(looked_at) {
+        found.extend(processes.iter().filter(|(_, parent)| *parent == of).map(|(pid, _)| *pid));
+        looked_at += 1;
+    }
+    found.into_iter().skip(1).filter_map(Pid::from_raw).collect()
 }
