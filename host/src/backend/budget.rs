@@ -97,7 +97,11 @@ impl Budget {
 
     /// Takes one token of each bucket, and answers how long to sleep before using them.
     pub(super) fn take(&self, buckets: &[Bucket]) -> Duration {
-        let now = now();
+        self.take_at(buckets, now())
+    }
+
+    /// The same at `now`, in seconds since 1970.
+    fn take_at(&self, buckets: &[Bucket], now: f64) -> Duration {
         self.change(|levels| {
             let waits = buckets.iter().map(|bucket| self.level(levels, *bucket, now).take());
             Duration::from_secs_f64(waits.fold(0.0, f64::max))
@@ -207,18 +211,25 @@ mod tests {
         (directory, budget)
     }
 
+    /// A moment at which all is taken, so that no time passes between two takes.
+    const NOW: f64 = 1_000_000.0;
+
     #[test]
     fn a_burst_is_free_and_what_comes_after_waits_its_turn() {
         let (_directory, budget) = budget(1);
         for call in 0..80 {
-            assert_eq!(budget.take(&[Bucket::Read]), Duration::ZERO, "call {call}");
+            assert_eq!(budget.take_at(&[Bucket::Read], NOW), Duration::ZERO, "call {call}");
         }
-        // 16 a second from here on, less what has been refilled meanwhile.
-        let waits: Vec<f64> = (0..32).map(|_| budget.take(&[Bucket::Read]).as_secs_f64()).collect();
-        assert!(waits.windows(2).all(|pair| pair[0] < pair[1]), "{waits:?}");
-        assert!((1.5..=2.0).contains(&waits[31]), "{waits:?}");
+        // 16 a second from here on.
+        for call in 1..=32 {
+            let wait = budget.take_at(&[Bucket::Read], NOW).as_secs_f64();
+            assert!((wait - f64::from(call) / 16.0).abs() < 1e-6, "call {call}: {wait}");
+        }
+        // A second later as many have had their turn.
+        let wait = budget.take_at(&[Bucket::Read], NOW + 1.0).as_secs_f64();
+        assert!((wait - 17.0 / 16.0).abs() < 1e-6, "{wait}");
         // The buckets are apart.
-        assert_eq!(budget.take(&[Bucket::Modify]), Duration::ZERO);
+        assert_eq!(budget.take_at(&[Bucket::Modify], NOW), Duration::ZERO);
     }
 
     #[test]
@@ -226,13 +237,13 @@ mod tests {
         let (directory, budget) = budget(1);
         let other = Budget::open(directory.path(), "eu-west-1", 1).unwrap();
         for _ in 0..16 {
-            let _ = budget.take(&[Bucket::Run, Bucket::Modify]);
+            let _ = budget.take_at(&[Bucket::Run, Bucket::Modify], NOW);
         }
-        assert!(other.take(&[Bucket::Run]) > Duration::ZERO);
+        assert!(other.take_at(&[Bucket::Run], NOW) > Duration::ZERO);
         std::fs::write(directory.path().join("eu-west-1.json"), "{\"run\":{\"tok").unwrap();
-        assert_eq!(other.take(&[Bucket::Run]), Duration::ZERO);
+        assert_eq!(other.take_at(&[Bucket::Run], NOW), Duration::ZERO);
         other.forget();
-        assert_eq!(budget.take(&[Bucket::Run]), Duration::ZERO);
+        assert_eq!(budget.take_at(&[Bucket::Run], NOW), Duration::ZERO);
     }
 
     #[test]
@@ -258,8 +269,9 @@ mod tests {
     fn a_raised_quota_raises_all() {
         let (_directory, budget) = budget(10);
         assert_eq!(budget.rate(Bucket::Read), 160.0);
-        for _ in 0..160 {
-            assert_eq!(budget.take(&[Bucket::Run]), Duration::ZERO);
+        for call in 0..160 {
+            assert_eq!(budget.take_at(&[Bucket::Run], NOW), Duration::ZERO, "call {call}");
         }
+        assert!(budget.take_at(&[Bucket::Run], NOW) > Duration::ZERO);
     }
 }
