@@ -8,6 +8,7 @@ mod cause;
 pub mod ecs;
 pub mod local;
 mod patient;
+mod subnets;
 pub mod survey;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use sha2::{Digest, Sha256};
 
 pub use cause::{Cause, Fault, Step};
 pub(crate) use patient::pause;
+pub(crate) use subnets::FullSubnets;
 
 use crate::placement::{Arch, Capacity, size::Size};
 use crate::secret::Secret;
@@ -51,7 +53,8 @@ pub trait TaskBackend: Send + Sync + fmt::Debug {
     /// at that moment, where the backend says it.
     async fn stop(&self, task: &TaskId, reason: &str) -> Result<Option<TaskStatus>, BackendError>;
 
-    /// The living tasks that were launched with this `started_by`.
+    /// The living tasks that were launched with this `started_by`; those that the caller may not look at as
+    /// [hidden](OwnedTask::is_hidden).
     async fn list(&self, started_by: &str) -> Result<Vec<OwnedTask>, BackendError>;
 
     /// Takes this process's turn to launch once, and answers how long it has to wait for it.
@@ -120,6 +123,15 @@ pub struct OwnedTask {
     pub created_at: Option<Timestamp>,
     /// How far it has come.
     pub phase: Phase,
+    /// Whether the backend gives no more than the name to whoever asks: nothing else here is known then.
+    pub is_hidden: bool,
+}
+
+impl OwnedTask {
+    /// A task that others may look at, and this caller may not.
+    fn hidden(id: TaskId) -> Self {
+        Self { id, tags: BTreeMap::new(), created_at: None, phase: Phase::Pending, is_hidden: true }
+    }
 }
 
 /// A task as its backend sees it.
@@ -295,6 +307,25 @@ pub fn identity(cluster: &crate::settings::Cluster) -> String {
             format!("ecs-{}", short_digest(&name))
         }
         ClusterBackend::Local(_) => "local".to_owned(),
+    }
+}
+
+/// The same for those who may look at each other's tasks in `cluster`, when they act for `facts`; safe in a path.
+///
+/// A session with tags may be allowed its own tasks only (`aws:PrincipalTag` against `ecs:ResourceTag`), and one
+/// task that it may not see makes ECS refuse a call for all.
+pub fn sight(cluster: &crate::settings::Cluster, facts: &SessionFacts) -> String {
+    let cluster_identity = identity(cluster);
+    let ClusterBackend::Ecs(ecs) = &cluster.backend else { return cluster_identity };
+    let told = |role: &crate::settings::AssumeRole| -> SessionFacts {
+        let is_told = |(fact, _): &(&SessionFact, &String)| role.session_tags.contains(fact);
+        facts.iter().filter(is_told).map(|(fact, value)| (*fact, value.clone())).collect()
+    };
+    match ecs.assume_role.as_ref().map(told) {
+        Some(tags) if !tags.is_empty() => {
+            format!("{cluster_identity}-{}", short_digest(&format!("{tags:?}")))
+        }
+        _ => cluster_identity,
     }
 }
 

@@ -206,6 +206,9 @@ pub struct Launch {
     /// Subnets without free addresses, as the backend spells them.
     #[serde(default)]
     pub avoid_subnets: Vec<String>,
+    /// Subnets that other jobs found so shortly before.
+    #[serde(default)]
+    pub full_elsewhere: Vec<String>,
     /// Saved before the task is asked for, so that `cleanup` knows there may be one.
     pub asked_at: Timestamp,
     /// The backend's answer.
@@ -243,6 +246,7 @@ impl Launch {
             placement,
             number,
             avoid_subnets,
+            full_elsewhere: Vec::new(),
             asked_at: Timestamp::now(),
             task: None,
             address: None,
@@ -345,6 +349,11 @@ impl Attempt {
     /// All that were asked for, oldest first.
     pub fn launches_mut(&mut self) -> impl Iterator<Item = &mut Launch> {
         self.earlier.iter_mut().chain(self.launch.as_mut())
+    }
+
+    /// Whether `task` is one of them.
+    pub fn has(&self, task: &TaskId) -> bool {
+        self.earlier.iter().chain(&self.launch).any(|launch| launch.task.as_ref() == Some(task))
     }
 
     /// The placement that `launch` is about.
@@ -453,6 +462,16 @@ impl State {
             }
             Err(error) => Err(failed("read", &path)(error)),
         }
+    }
+
+    /// All living attempts that can be read, in no order.
+    pub fn living(&self) -> Vec<Attempt> {
+        fs::read_dir(self.attempts())
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| parse_attempt(&fs::read(entry.path()).ok()?, &entry.path()).ok())
+            .collect()
     }
 
     /// Names this state directory, so that a task tells whose attempts it is listed among.

@@ -13,12 +13,14 @@ use std::time::{Duration, SystemTime};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use crate::backend::{self, BackendError, OwnedTask, Phase};
+use crate::backend::{self, BackendError, OwnedTask, Phase, SessionFacts};
 use crate::environment::checkpoint;
 use crate::failure::{Failure, Report};
-use crate::settings::Settings;
-use crate::stages::launch::{ATTEMPT_TAG, DEADLINE_TAG, MANAGER_TAG, STATE_TAG, started_by};
-use crate::state::{AttemptId, State, StateError};
+use crate::settings::{SessionFact, Settings};
+use crate::stages::launch::{
+    ATTEMPT_TAG, DEADLINE_TAG, MANAGER_TAG, STATE_TAG, facts_of, started_by,
+};
+use crate::state::{self, AttemptId, State, StateError};
 
 /// A task this young may belong to an attempt that is just being released, or listed late.
 pub const GRACE: Duration = Duration::from_secs(60);
@@ -40,6 +42,8 @@ pub enum Finding {
     Overdue,
     /// Its attempt has ended.
     Orphaned,
+    /// Whoever asks may not look at it, and no attempt of this state directory has it.
+    Hidden,
 }
 
 impl Finding {
@@ -56,6 +60,7 @@ impl Finding {
             Self::Elsewhere => "of another state directory",
             Self::Overdue => "past its deadline",
             Self::Orphaned => "its job has ended",
+            Self::Hidden => "not for this session to see",
         }
     }
 }
@@ -113,6 +118,9 @@ enum Attempt {
 /// What becomes of `task`; `attempt_of` looks the attempt up.
 fn judge(task: &OwnedTask, bench: &Bench<'_>, attempt_of: impl Fn(&str) -> Attempt) -> Finding {
     let tag = |key: &str| task.tags.get(key).map(String::as_str);
+    if task.is_hidden {
+        return Finding::Hidden;
+    }
     // `startedBy` cannot hold all that a name can; the tag has the whole of it.
     let (Some(manager), Some(attempt)) = (tag(MANAGER_TAG), tag(ATTEMPT_TAG)) else {
         return Finding::NotOurs;
@@ -148,52 +156,79 @@ pub struct Options {
     pub grace: Duration,
 }
 
-/// Finds the tasks of this manager, and stops those that leaked unless it is a dry run.
+/// What a sweep saw.
+#[derive(Debug, Default)]
+pub struct Swept {
+    /// In the order of the settings' clusters.
+    pub found: Vec<Found>,
+    /// Why a cluster could not be listed; the others were all the same.
+    pub unlisted: Vec<Report>,
+}
+
+/// Finds the tasks of this manager, and stops those that leaked unless it is a dry run. A task that cannot be
+/// stopped is told of in [`Found::error`].
 ///
 /// # Errors
 ///
-/// Fails when a cluster cannot be listed. A task that cannot be stopped is told of in [`Found::error`].
-pub async fn sweep(
-    settings: &Settings,
-    state: &State,
-    options: Options,
-) -> Result<Vec<Found>, Failure> {
+/// Fails when the state directory does.
+pub async fn sweep(settings: &Settings, state: &State, options: Options) -> Result<Swept, Failure> {
     let identity = state.identity()?;
     let grace = SignedDuration::try_from(options.grace)
         .map_err(|error| Failure::System(Report::of(&error)))?;
-    let mut all = Vec::new();
+    let facts = SessionFacts::from([(SessionFact::Manager, settings.manager.clone())]);
+    let mut swept = Swept::default();
     let mut seen = BTreeSet::new();
     for (name, cluster) in &settings.clusters {
         // Catalog clusters may differ in subnets only.
-        if !seen.insert(backend::identity(cluster)) {
+        if !seen.insert(backend::sight(cluster, &facts)) {
             continue;
         }
-        let backend = backend::open(cluster, state.directory()).await;
-        let owned = backend.list(&started_by(settings)).await.map_err(|error| at(name, error))?;
+        let session = backend::open_for(cluster, state.directory(), &facts).await;
+        let owned = match session.list(&started_by(settings)).await {
+            Ok(owned) => owned,
+            Err(error) => {
+                swept.unlisted.push(at(name, error));
+                continue;
+            }
+        };
         let bench =
             Bench { manager: &settings.manager, identity: &identity, now: Timestamp::now(), grace };
+        // Not read unless they are needed: there may be a thousand.
+        let attempts =
+            if owned.iter().any(|task| task.is_hidden) { state.living() } else { Vec::new() };
         for task in owned {
-            let finding = judge(&task, &bench, |attempt| attempt_in(state, attempt));
-            let mut found = found(name, &task, finding);
-            if finding.is_leak() && !options.dry_run {
-                let reason = format!("Pointsman: swept, {}", finding.words());
+            let keeper = attempts.iter().find(|attempt| attempt.has(&task.id));
+            let (mut found, backend) = match keeper {
+                Some(attempt) if task.is_hidden => {
+                    // What the manager's own session may not see, the attempt's may.
+                    let facts = facts_of(settings, attempt);
+                    let own = backend::open_for(cluster, state.directory(), &facts).await;
+                    (found_in(name, &task, attempt, &bench), Some(own))
+                }
+                _ => {
+                    let finding = judge(&task, &bench, |attempt| attempt_in(state, attempt));
+                    (found(name, &task, finding), None)
+                }
+            };
+            if found.finding.is_leak() && !options.dry_run {
+                let reason = format!("Pointsman: swept, {}", found.finding.words());
                 checkpoint("before-stop-task");
-                let stopped = backend.stop(&task.id, &reason).await;
+                let stopped = backend.as_ref().unwrap_or(&session).stop(&task.id, &reason).await;
                 checkpoint("after-stop-task");
                 found.error = stopped.err().map(|error| error.to_string());
             }
-            all.push(found);
+            swept.found.push(found);
         }
     }
-    Ok(all)
+    Ok(swept)
 }
 
-fn at(cluster: &str, error: BackendError) -> Failure {
+fn at(cluster: &str, error: BackendError) -> Report {
     let hint = error.hint.clone();
     let mut report = Report::of(&error);
     report.error = format!("cluster {cluster}: {}", report.error);
     report.hints.extend(hint);
-    Failure::System(report)
+    report
 }
 
 fn found(cluster: &str, task: &OwnedTask, finding: Finding) -> Found {
@@ -211,6 +246,25 @@ fn found(cluster: &str, task: &OwnedTask, finding: Finding) -> Found {
         deadline: tag(DEADLINE_TAG).and_then(|text| text.parse().ok()),
         finding,
         error: None,
+    }
+}
+
+/// The same of a task that is known by its attempt's file alone.
+fn found_in(cluster: &str, task: &OwnedTask, attempt: &state::Attempt, bench: &Bench<'_>) -> Found {
+    let is_over = |since: Timestamp| bench.now.duration_since(since) >= bench.grace;
+    let finding = match attempt.releasing_at {
+        _ if attempt.deadline < bench.now => Finding::Overdue,
+        Some(since) if is_over(since) => Finding::Orphaned,
+        _ => Finding::Lives,
+    };
+    Found {
+        attempt: Some(attempt.id.to_string()),
+        job: Some(attempt.job.id.to_string()),
+        project: Some(attempt.job.project_id.to_string()),
+        pipeline: Some(attempt.job.pipeline_id.to_string()),
+        profile: Some(attempt.profile.clone()),
+        deadline: Some(attempt.deadline),
+        ..found(cluster, task, finding)
     }
 }
 
@@ -232,8 +286,11 @@ pub async fn now_and_then(settings: &Settings, state: &State) {
     }
     let Some(stamp) = turn(state) else { return };
     match sweep(settings, state, Options { dry_run: false, grace: GRACE }).await {
-        Ok(found) => {
-            for leak in found.iter().filter(|found| found.finding.is_leak()) {
+        Ok(swept) => {
+            for report in swept.unlisted {
+                tracing::info!(?report, "a cluster was not swept");
+            }
+            for leak in swept.found.iter().filter(|found| found.finding.is_leak()) {
                 tracing::info!(
                     task = leak.task,
                     error = leak.error,
@@ -278,6 +335,7 @@ mod tests {
             .into(),
             created_at: created.map(at),
             phase: Phase::Running,
+            is_hidden: false,
         }
     }
 
@@ -310,6 +368,9 @@ mod tests {
         ] {
             assert_eq!(judge(&task, &bench, |_| attempt), expected, "{task:?} {attempt:?}");
         }
+        let mut hidden = task("me", "here", 9_000, Some(5_000));
+        hidden.is_hidden = true;
+        assert_eq!(judge(&hidden, &bench, |_| released), Finding::Hidden);
         let mut untagged = task("me", "here", 9_000, Some(5_000));
         untagged.tags.clear();
         assert_eq!(judge(&untagged, &bench, |_| released), Finding::NotOurs);

@@ -30,13 +30,14 @@ const TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// How long a task is described after it has stopped, and its client token known: ECS says at least an hour.
 const MEMORY: Duration = Duration::from_secs(3600);
 
-/// Performs `operation`. Errors are in the ledger when this returns.
+/// Performs `operation` for `caller`, an access key id. Errors are in the ledger when this returns.
 pub(crate) fn perform(
     service: &Arc<Service>,
     operation: &str,
+    caller: Option<&str>,
     body: &[u8],
 ) -> Result<Value, ApiError> {
-    let result = dispatch(service, operation, body);
+    let result = dispatch(service, operation, caller, body);
     if let Err(error) = &result {
         service.ledger.write(Event::Refused {
             operation: operation.to_owned(),
@@ -47,7 +48,12 @@ pub(crate) fn perform(
     result
 }
 
-fn dispatch(service: &Arc<Service>, operation: &str, body: &[u8]) -> Result<Value, ApiError> {
+fn dispatch(
+    service: &Arc<Service>,
+    operation: &str,
+    caller: Option<&str>,
+    body: &[u8],
+) -> Result<Value, ApiError> {
     let request: Value = match body {
         [] => json!({}),
         body => serde_json::from_slice(body).map_err(|error| serialization(&error))?,
@@ -56,9 +62,9 @@ fn dispatch(service: &Arc<Service>, operation: &str, body: &[u8]) -> Result<Valu
     service.admit(operation, &target)?;
     authorize(&service.account(), operation, &request)?;
     match operation {
-        "RunTask" => run_task(service, request, &target),
-        "DescribeTasks" => describe_tasks(service, &service.account(), &parse(request)?),
-        "StopTask" => stop_task(service, parse(request)?),
+        "RunTask" => run_task(service, caller, request, &target),
+        "DescribeTasks" => describe_tasks(service, caller, &service.account(), &parse(request)?),
+        "StopTask" => stop_task(service, caller, parse(request)?),
         "ListTasks" => list_tasks(service, &service.account(), &parse(request)?),
         "RegisterTaskDefinition" => {
             register_task_definition(&mut service.account(), parse(request)?)
@@ -96,7 +102,12 @@ fn serialization(error: &serde_json::Error) -> ApiError {
     ApiError::new("SerializationException", error.to_string())
 }
 
-fn run_task(service: &Arc<Service>, request: Value, target: &Target) -> Result<Value, ApiError> {
+fn run_task(
+    service: &Arc<Service>,
+    caller: Option<&str>,
+    request: Value,
+    target: &Target,
+) -> Result<Value, ApiError> {
     // The limit is on the JSON as it came, "including the JSON formatting characters of the structure".
     let overrides_length =
         request.get("overrides").map_or(0, |overrides| overrides.to_string().chars().count());
@@ -104,6 +115,7 @@ fn run_task(service: &Arc<Service>, request: Value, target: &Target) -> Result<V
     let mut guard = service.account();
     let account = &mut *guard;
     let plan = validation::check(account, &request, overrides_length)?;
+    account.sessions.allow(caller, "RunTask", &plan.revision.arn, &plan.tags)?;
     let token = request.client_token.clone().map(|token| (plan.cluster.clone(), token));
     if let Some(token) = &token
         && let Some(granted) = account.client_tokens.get(token)
@@ -250,6 +262,7 @@ fn task_id<'a>(
 
 fn describe_tasks(
     service: &Service,
+    caller: Option<&str>,
     account: &Account,
     request: &DescribeTasks,
 ) -> Result<Value, ApiError> {
@@ -266,7 +279,11 @@ fn describe_tasks(
     for name in &request.tasks {
         let found = task_id(account, name, &cluster.name)?.and_then(|id| account.tasks.get(id));
         match found.filter(|task| task.cluster == cluster.name && is_described(service, task)) {
-            Some(task) => tasks.push(description::task(&account.names, task, with_tags)),
+            Some(task) => {
+                // One task that may not be seen, and the whole call is refused.
+                account.sessions.allow(caller, "DescribeTasks", &task.arn, &task.tags)?;
+                tasks.push(description::task(&account.names, task, with_tags));
+            }
             None => {
                 let arn = match name.starts_with("arn:") {
                     true => name.clone(),
@@ -289,7 +306,11 @@ fn check_include(include: &[String], known: &[&str]) -> Result<(), ApiError> {
     }
 }
 
-fn stop_task(service: &Service, request: StopTask) -> Result<Value, ApiError> {
+fn stop_task(
+    service: &Service,
+    caller: Option<&str>,
+    request: StopTask,
+) -> Result<Value, ApiError> {
     let mut guard = service.account();
     let account = &mut *guard;
     let cluster = account.cluster(request.cluster.as_deref())?.name.clone();
@@ -301,6 +322,7 @@ fn stop_task(service: &Service, request: StopTask) -> Result<Value, ApiError> {
     let id = task_id(account, &request.task, &cluster)?.ok_or_else(not_found)?.to_owned();
     let task =
         account.tasks.get_mut(&id).filter(|task| task.cluster == cluster).ok_or_else(not_found)?;
+    account.sessions.allow(caller, "StopTask", &task.arn, &task.tags)?;
     service.ledger.write(Event::StopTask { task: task.arn.clone(), reason: reason.clone() });
     task.order_stop(StopCause::new("UserInitiated", reason));
     Ok(json!({"task": description::task(&account.names, task, true)}))

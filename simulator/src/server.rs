@@ -73,7 +73,7 @@ fn answer(service: &Arc<Service>, headers: &HeaderMap, body: &Bytes) -> Response
         return ApiError::new("UnknownOperationException", "").into_response();
     };
     service.arrivals.write(operation, body);
-    match operations::perform(service, operation, body) {
+    match operations::perform(service, operation, caller, body) {
         Ok(value) => protocol::success(&value),
         Err(error) => error.into_response(),
     }

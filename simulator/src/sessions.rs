@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::model::Tag;
 use crate::protocol::ApiError;
 use crate::world::AssumableRole;
 
@@ -9,8 +10,17 @@ use crate::world::AssumableRole;
 #[derive(Debug)]
 pub(crate) struct Sessions {
     roles: Vec<AssumableRole>,
-    /// Access key ids, each with its session's role and name.
-    keys: BTreeMap<String, (String, String)>,
+    /// By access key id.
+    given: BTreeMap<String, Given>,
+}
+
+/// A session, as far as its permissions go.
+#[derive(Debug)]
+struct Given {
+    role: String,
+    name: String,
+    tags: BTreeMap<String, String>,
+    own_tasks_by: Vec<String>,
 }
 
 /// What AssumeRole was asked for.
@@ -35,12 +45,12 @@ pub(crate) fn signed_for(authorization: &str) -> Option<&str> {
 
 impl Sessions {
     pub(crate) fn new(roles: Vec<AssumableRole>) -> Self {
-        Self { roles, keys: BTreeMap::new() }
+        Self { roles, given: BTreeMap::new() }
     }
 
     /// Refuses a call by anybody but a session, where roles are named.
     pub(crate) fn admit(&self, key: Option<&str>) -> Result<(), ApiError> {
-        if self.roles.is_empty() || key.is_some_and(|key| self.keys.contains_key(key)) {
+        if self.roles.is_empty() || key.is_some_and(|key| self.given.contains_key(key)) {
             return Ok(());
         }
         let (code, message) = if key.is_some_and(|key| key.starts_with("ASIA")) {
@@ -56,7 +66,7 @@ impl Sessions {
 
     /// Whose access key it is, of the account `account`: account and ARN.
     pub(crate) fn identity(&self, key: Option<&str>, account: &str) -> (String, String) {
-        if let Some((role, name)) = key.and_then(|key| self.keys.get(key)) {
+        if let Some(Given { role, name, .. }) = key.and_then(|key| self.given.get(key)) {
             let of_role = role.split(':').nth(4).unwrap_or(account);
             // A path is not part of a session's ARN.
             let role = role.rsplit('/').next().unwrap_or_default();
@@ -66,6 +76,33 @@ impl Sessions {
         // Where roles are named, the caller is of another account.
         let account = if self.roles.is_empty() { account } else { "999999999999" };
         (account.to_owned(), format!("arn:aws:iam::{account}:user/manager"))
+    }
+
+    /// Refuses `operation` on the task `arn` with `tags`, or one that is to get both, where the caller's role may
+    /// do that to tasks of its own only.
+    pub(crate) fn allow(
+        &self,
+        key: Option<&str>,
+        operation: &str,
+        arn: &str,
+        tags: &[Tag],
+    ) -> Result<(), ApiError> {
+        let Some(session) = key.and_then(|key| self.given.get(key)) else { return Ok(()) };
+        let is_own = |key: &String| {
+            let value = tags.iter().find(|tag| tag.key == *key).map(|tag| &tag.value);
+            value.is_some() && value == session.tags.get(key)
+        };
+        if session.own_tasks_by.iter().all(is_own) {
+            return Ok(());
+        }
+        let role = session.role.rsplit('/').next().unwrap_or_default();
+        Err(ApiError::new(
+            "AccessDeniedException",
+            format!(
+                "User: arn:aws:sts::123456789012:assumed-role/{role}/{} is not authorized to perform: ecs:{operation} on resource: {arn} because no identity-based policy allows the ecs:{operation} action",
+                session.name
+            ),
+        ))
     }
 
     /// A new session: its access key id, and its length in seconds.
@@ -100,8 +137,15 @@ impl Sessions {
             return Err(ApiError::new("ValidationError", "DurationSeconds is out of range."));
         }
         let key = format!("ASIA{:016X}", rand::random::<u64>());
-        self.keys.insert(key.clone(), (request.role.clone(), name.clone()));
-        Ok((key, role.and_then(|role| role.seconds).unwrap_or(asked)))
+        let given = Given {
+            role: request.role.clone(),
+            name: name.clone(),
+            tags: request.tags.clone(),
+            own_tasks_by: role.map(|role| role.own_tasks_by.clone()).unwrap_or_default(),
+        };
+        let seconds = role.and_then(|role| role.seconds).unwrap_or(asked);
+        self.given.insert(key.clone(), given);
+        Ok((key, seconds))
     }
 }
 
@@ -124,6 +168,7 @@ mod tests {
             arn: "arn:aws:iam::123456789012:role/ci".to_owned(),
             external_id: Some("acme".to_owned()),
             seconds: None,
+            own_tasks_by: Vec::new(),
         };
         let mut sessions = Sessions::new(vec![role]);
         assert_eq!(sessions.admit(Some("AKIA1")).unwrap_err().code, "AccessDeniedException");
@@ -139,6 +184,30 @@ mod tests {
         assert_eq!(sessions.identity(Some("AKIA1"), "123456789012").0, "999999999999");
         let nameless = Request { session_name: "a b".to_owned(), ..request(Some("acme")) };
         assert_eq!(sessions.assume(&nameless).unwrap_err().code, "ValidationError");
+    }
+
+    #[test]
+    fn a_session_touches_tasks_with_its_own_tags_only() {
+        let role = AssumableRole {
+            arn: "arn:aws:iam::123456789012:role/ci".to_owned(),
+            external_id: None,
+            seconds: None,
+            own_tasks_by: vec!["team".to_owned()],
+        };
+        let mut sessions = Sessions::new(vec![role]);
+        let tag = |value: &str| Tag { key: "team".to_owned(), value: value.to_owned() };
+        let tags = BTreeMap::from([("team".to_owned(), "a".to_owned())]);
+        let (key, _) = sessions.assume(&Request { tags, ..request(None) }).unwrap();
+        let (untagged, _) = sessions.assume(&request(None)).unwrap();
+        let allow = |key: &str, tags: &[Tag]| {
+            sessions.allow(Some(key), "StopTask", "arn:task", tags).map_err(|error| error.message)
+        };
+        assert_eq!(allow(&key, &[tag("a")]), Ok(()));
+        assert!(
+            allow(&key, &[tag("b")]).unwrap_err().contains("ecs:StopTask on resource: arn:task")
+        );
+        assert!(allow(&key, &[]).is_err());
+        assert!(allow(&untagged, &[tag("a")]).is_err());
     }
 
     #[test]

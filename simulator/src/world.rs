@@ -94,6 +94,10 @@ pub(crate) struct AssumableRole {
     /// Of a session, whatever was asked; the asked or STS's hour without.
     #[serde(default)]
     pub(crate) seconds: Option<i64>,
+    /// Its permissions on tasks are bound to tags, as by a policy that compares `ecs:ResourceTag/KEY` with
+    /// `${aws:PrincipalTag/KEY}`: of each of these keys, task and session must have the same value.
+    #[serde(default)]
+    pub(crate) own_tasks_by: Vec<String>,
 }
 
 /// A cluster and the capacity providers that are associated with it.

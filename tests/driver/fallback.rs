@@ -117,6 +117,39 @@ fn a_full_subnet_leads_to_the_next() {
 }
 
 #[test]
+fn a_full_subnet_is_tried_last_by_the_next_jobs() {
+    let reason = "Unexpected EC2 error while attempting to Create Network Interface with public IP assignment disabled in subnet 'subnet-12345': InsufficientFreeAddressesInSubnet";
+    let full = |subnet: &str| json!({ "match": { "subnet": subnet }, "fault": stop(reason) });
+    let house = House::with_faults(&json!([full("subnet-12345")]));
+    let play = |says: &str| {
+        let mut attempt = house.attempt("two-subnets", &Job::default());
+        let _ = attempt.config().succeeds();
+        let output = attempt.prepare().succeeds().says(says);
+        let _ = attempt.cleanup().succeeds();
+        output
+    };
+    let _ = play("Trying the same placement without subnet subnet-12345.");
+    let _ = play(
+        "Other jobs have just found no free addresses in subnet-12345: trying the other subnets first.",
+    )
+    .hides("Trying the same placement");
+    let subnets = |ledger: &crate::support::ledger::Ledger| -> Vec<Value> {
+        ledger.started().iter().map(|task| task["subnets"].clone()).collect()
+    };
+    let (both, second) = (json!(["subnet-12345", "subnet-67890"]), json!(["subnet-67890"]));
+    assert_eq!(subnets(&house.settled(3)), [both, second.clone(), second.clone()]);
+
+    // Now the other one is full, and the first has addresses again: what others found keeps nobody out.
+    house.set_faults(&[full("subnet-67890")]);
+    let _ = play("Trying the same placement without subnet subnet-67890.");
+    let ledger = house.settled(5);
+    assert_eq!(subnets(&ledger)[3..], [second, json!(["subnet-12345"])]);
+    // A task that got an address there is proof for all.
+    let _ = play("Other jobs have just found no free addresses in subnet-67890");
+    assert_eq!(subnets(&house.settled(6))[5], json!(["subnet-12345"]));
+}
+
+#[test]
 fn what_passes_by_itself_is_tried_again() {
     for reason in [
         "Timeout waiting for network interface provisioning to complete.",

@@ -43,6 +43,7 @@ mod slow;
 mod support;
 mod surviving;
 mod sweep;
+mod tagged_sessions;
 mod throng;
 mod tidy;
 mod typos;

@@ -31,9 +31,10 @@ use aws_sdk_ecs::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_ecs::types::TaskField;
 use aws_types::SdkConfig;
 use tokio::sync::OnceCell;
+use tokio::time::sleep;
 
 use super::{
-    BackendError, LaunchRequest, OwnedTask, SessionFacts, TaskBackend, TaskId, TaskStatus,
+    BackendError, Cause, LaunchRequest, OwnedTask, SessionFacts, TaskBackend, TaskId, TaskStatus,
 };
 use crate::settings::EcsCluster;
 
@@ -46,6 +47,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// DescribeTasks takes at most this many.
 const DESCRIBE_LIMIT: usize = 100;
+
+/// Calls for tasks of which the session may not see all, before it is taken to see none of the rest.
+const REFUSALS: usize = 100;
+
+/// Before the next of them: half of what all processes together may ask a second.
+const AFTER_REFUSAL: Duration = Duration::from_millis(125);
 
 /// One ECS cluster.
 pub struct Ecs {
@@ -214,18 +221,34 @@ impl TaskBackend for Ecs {
             }
         }
         let mut owned = Vec::new();
-        for some in arns.chunks(DESCRIBE_LIMIT) {
+        let mut rest: Vec<Vec<String>> = arns.chunks(DESCRIBE_LIMIT).map(<[_]>::to_vec).collect();
+        let mut refusals = 0;
+        while let Some(mut some) = rest.pop() {
             let answer = self
                 .client()
                 .await?
                 .describe_tasks()
                 .cluster(&self.cluster.cluster)
-                .set_tasks(Some(some.to_vec()))
+                .set_tasks(Some(some.clone()))
                 .include(TaskField::Tags)
                 .send()
                 .await
-                .map_err(|error| failed("DescribeTasks", &error))?;
-            owned.extend(answer.tasks().iter().filter_map(status::owned_task));
+                .map_err(|error| failed("DescribeTasks", &error));
+            match answer {
+                Ok(answer) => owned.extend(answer.tasks().iter().filter_map(status::owned_task)),
+                Err(error) if error.cause == Cause::Denied => {
+                    refusals += 1;
+                    if some.len() == 1 || refusals >= REFUSALS {
+                        owned.extend(some.into_iter().map(|arn| OwnedTask::hidden(TaskId(arn))));
+                        continue;
+                    }
+                    // One that the session may not see is enough; the others may be its own.
+                    rest.push(some.split_off(some.len() / 2));
+                    rest.push(some);
+                    sleep(AFTER_REFUSAL).await;
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(owned)
     }

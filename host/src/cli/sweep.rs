@@ -10,7 +10,7 @@ use super::{Global, load};
 use crate::failure::{Failure, Report};
 use crate::output;
 use crate::state::State;
-use crate::sweep::{self, Found, GRACE, Options};
+use crate::sweep::{self, Finding, Found, GRACE, Options, Swept};
 
 /// How the answer is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -42,13 +42,16 @@ pub(super) struct TasksArguments {
 /// Stops what leaked.
 pub(super) fn sweep(global: &Global, arguments: &SweepArguments) -> Result<(), Failure> {
     let options = Options { dry_run: arguments.dry_run, grace: arguments.grace.unwrap_or(GRACE) };
-    let found = find(global, options)?;
+    let Swept { found, unlisted } = find(global, options)?;
     match arguments.format {
         Format::Json => {
             print(&json!({ "dry_run": options.dry_run, "tasks": found }));
         }
+        // Nothing is known then.
+        Format::Text if found.is_empty() && !unlisted.is_empty() => {}
         Format::Text => output::result(&swept(&found, options.dry_run)),
     }
+    whole(unlisted)?;
     let failed = found.iter().filter_map(|found| found.error.as_deref()).collect::<Vec<_>>();
     if failed.is_empty() {
         return Ok(());
@@ -60,15 +63,28 @@ pub(super) fn sweep(global: &Global, arguments: &SweepArguments) -> Result<(), F
 
 /// Lists what runs.
 pub(super) fn tasks(global: &Global, arguments: &TasksArguments) -> Result<(), Failure> {
-    let found = find(global, Options { dry_run: true, grace: GRACE })?;
+    let Swept { found, unlisted } = find(global, Options { dry_run: true, grace: GRACE })?;
     match arguments.format {
         Format::Json => print(&json!({ "tasks": found })),
+        Format::Text if found.is_empty() && !unlisted.is_empty() => {}
         Format::Text => output::result(&table(&found)),
     }
-    Ok(())
+    whole(unlisted)
 }
 
-fn find(global: &Global, options: Options) -> Result<Vec<Found>, Failure> {
+/// Fails when a cluster could not be listed, after what is known of the others has been told.
+fn whole(unlisted: Vec<Report>) -> Result<(), Failure> {
+    let mut reports = unlisted.into_iter();
+    let Some(mut first) = reports.next() else { return Ok(()) };
+    for report in reports {
+        first.causes.push(report.error);
+        first.causes.extend(report.causes);
+        first.hints.extend(report.hints);
+    }
+    Err(Failure::System(first))
+}
+
+fn find(global: &Global, options: Options) -> Result<Swept, Failure> {
     let settings = load(global)?;
     let state = State::open(&settings.state_directory)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -95,6 +111,13 @@ fn swept(found: &[Found], dry_run: bool) -> String {
         let _ = writeln!(text, "{task} (job {job}) {done}: {why}.");
     }
     let _ = writeln!(text, "{} tasks found, {} leaked.", found.len(), leaks.len());
+    let hidden = found.iter().filter(|found| found.finding == Finding::Hidden).count();
+    if hidden > 0 {
+        let _ = writeln!(
+            text,
+            "{hidden} of them may not be looked at by this manager's own session: allow it ecs:DescribeTasks and ecs:StopTask on tasks with its tag `pointsman:manager`."
+        );
+    }
     text
 }
 

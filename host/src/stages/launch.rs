@@ -128,7 +128,7 @@ pub(crate) fn request(
         environment,
         tags: tags(context, attempt, placement, state),
         port: definition.ssh.port,
-        avoid_subnets: launch.avoid_subnets.clone(),
+        avoid_subnets: [&launch.avoid_subnets[..], &launch.full_elsewhere[..]].concat(),
     })
 }
 
@@ -193,8 +193,13 @@ fn tags(
 
 /// Whom a session in the cluster's account is for.
 pub(crate) fn session_facts(context: &Context, attempt: &Attempt) -> SessionFacts {
+    facts_of(&context.settings, attempt)
+}
+
+/// The same without a stage.
+pub(crate) fn facts_of(settings: &Settings, attempt: &Attempt) -> SessionFacts {
     SessionFacts::from([
-        (SessionFact::Manager, context.settings.manager.clone()),
+        (SessionFact::Manager, settings.manager.clone()),
         (SessionFact::Profile, attempt.profile.clone()),
         (SessionFact::Project, attempt.job.project_id.to_string()),
         (SessionFact::Pipeline, attempt.job.pipeline_id.to_string()),

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Context, Termination, launch, loss};
-use crate::backend::{self, Cause, Fault, TaskBackend, TaskId, TaskStatus};
+use crate::backend::{self, Cause, Fault, FullSubnets, TaskBackend, TaskId, TaskStatus};
 use crate::environment::checkpoint;
 use crate::failure::{Failure, Report};
 use crate::output;
@@ -190,7 +190,8 @@ impl Work<'_> {
     }
 
     /// Saved before anything is asked for: from here on `cleanup` knows that there may be a task.
-    fn begin(&mut self, launch: Launch) -> Result<(), Failure> {
+    fn begin(&mut self, mut launch: Launch) -> Result<(), Failure> {
+        launch.full_elsewhere = self.full_elsewhere(&launch)?;
         if let Some(left) = self.attempt.launch.replace(launch) {
             self.attempt.earlier.push(left);
         }
@@ -199,6 +200,18 @@ impl Work<'_> {
         self.state.save(self.attempt)?;
         checkpoint("after-saving-launch");
         Ok(())
+    }
+
+    /// The subnets that others found full, unless `launch` then had none to try.
+    fn full_elsewhere(&self, launch: &Launch) -> Result<Vec<String>, Failure> {
+        let Some(placement) = self.attempt.placements.get(launch.placement) else {
+            return Ok(Vec::new());
+        };
+        let subnets = subnets_of(self.context.cluster(&placement.cluster)?);
+        let full = FullSubnets::open(self.state.directory()).among(subnets);
+        let is_left =
+            |subnet: &String| !launch.avoid_subnets.contains(subnet) && !full.contains(subnet);
+        Ok(if subnets.iter().any(is_left) { full } else { Vec::new() })
     }
 
     /// Asks for the present launch's task and waits for it.
@@ -222,6 +235,12 @@ impl Work<'_> {
         )?;
         if self.calls == 0 {
             output::note(&format!("Starting a task on cluster {}...", placement.cluster));
+            if !launch.full_elsewhere.is_empty() {
+                output::note(&format!(
+                    "Other jobs have just found no free addresses in {}: trying the other subnets first.",
+                    launch.full_elsewhere.join(", ")
+                ));
+            }
         }
         let turn = backend.launch_turn();
         if turn > LONG_TURN {
@@ -247,7 +266,8 @@ impl Work<'_> {
         self.note("task")?;
         output::note(&format!("Task {} is starting.", short(&task)));
 
-        let directory = self.state.directory().join("watch").join(backend::identity(cluster));
+        let sight = backend::sight(cluster, &launch::session_facts(self.context, self.attempt));
+        let directory = self.state.directory().join("watch").join(sight);
         let name = format!("{}-{}-{}", self.attempt.id, launch.placement, launch.number);
         let mut watch = Watch::start(Arc::clone(backend), directory, &name, task.clone())
             .map_err(|error| Failure::System(Report::of(&error)))?;
@@ -274,8 +294,12 @@ impl Work<'_> {
         launch.address = Some(address);
         launch.host_key = Some(session.host_key().to_owned());
         launch.ready_at = Some(Timestamp::now());
+        let subnet = seen.as_ref().and_then(|seen| seen.subnet.clone());
         launch.last_seen = seen;
         self.note("ready")?;
+        if let Some(subnet) = subnet {
+            FullSubnets::open(self.state.directory()).forget(&subnet);
+        }
         session.close().await;
         output::note(&format!(
             "Task {} is ready at {address} after {:.1} s.",
@@ -294,25 +318,21 @@ impl Work<'_> {
         placement: &Placement,
         lost: Lost,
     ) -> Result<(Turn, Option<Failure>), Failure> {
-        let subnets = match &cluster.backend {
-            ClusterBackend::Ecs(ecs) => ecs.subnets.as_slice(),
-            ClusterBackend::Local(_) => &[],
-        };
         let launch = self.launch()?.clone();
         let subnet = lost.seen.as_ref().or(launch.last_seen.as_ref());
-        let turn = course::after(
-            lost.cause,
-            &Standing {
-                placements: &self.attempt.placements,
-                subnets,
-                subnet: subnet.and_then(|seen| seen.subnet.as_deref()),
-                launch: &launch,
-                earlier: self.attempt.earlier.len(),
-                calls: self.calls,
-                has_task: launch.task.is_some(),
-            },
-            rand::random_range(0.5..=1.0),
-        );
+        let standing = Standing {
+            placements: &self.attempt.placements,
+            subnets: subnets_of(cluster),
+            subnet: subnet.and_then(|seen| seen.subnet.as_deref()),
+            launch: &launch,
+            earlier: self.attempt.earlier.len(),
+            calls: self.calls,
+            has_task: launch.task.is_some(),
+        };
+        if let (Cause::SubnetFull, Some(subnet)) = (lost.cause, standing.full_subnet()) {
+            FullSubnets::open(self.state.directory()).note(&subnet);
+        }
+        let turn = course::after(lost.cause, &standing, rand::random_range(0.5..=1.0));
         if let Turn::Repeat(pause) = &turn {
             output::note(&format!(
                 "The task could not be asked for, since {} ({}). Asking again in {:.1} s.",
@@ -397,11 +417,13 @@ impl Work<'_> {
             return Ok(true);
         }
         checkpoint("before-stop-task");
-        if !stop(backend.as_ref(), &task).await {
-            return Ok(false);
-        }
+        let Some(seen) = stop(backend.as_ref(), &task).await else { return Ok(false) };
         checkpoint("after-stop-task");
-        self.launch()?.told_to_stop_at = Some(Timestamp::now());
+        let launch = self.launch()?;
+        launch.told_to_stop_at = Some(Timestamp::now());
+        if seen.is_some() {
+            launch.last_seen = seen;
+        }
         self.note("stop")?;
         Ok(true)
     }
@@ -439,6 +461,14 @@ impl Work<'_> {
     }
 }
 
+/// Empty where there is no such thing.
+fn subnets_of(cluster: &Cluster) -> &[String] {
+    match &cluster.backend {
+        ClusterBackend::Ecs(ecs) => &ecs.subnets,
+        ClusterBackend::Local(_) => &[],
+    }
+}
+
 fn outcome_of(cause: Cause) -> OutcomeKind {
     match cause {
         Cause::NoCapacity | Cause::SubnetFull | Cause::TooSlow => OutcomeKind::Capacity,
@@ -448,23 +478,24 @@ fn outcome_of(cause: Cause) -> OutcomeKind {
     }
 }
 
-/// Stops a task that will not be used; whether the backend took the order.
-async fn stop(backend: &dyn TaskBackend, task: &TaskId) -> bool {
+/// Stops a task that will not be used; answers what the backend says of it, and `None` when the backend did not
+/// take the order.
+async fn stop(backend: &dyn TaskBackend, task: &TaskId) -> Option<Option<TaskStatus>> {
     let stopping = backend.stop(task, "Pointsman: prepare does not use this task");
     match timeout(STOP_TIMEOUT, stopping).await {
-        Ok(Ok(_)) => {
+        Ok(Ok(seen)) => {
             output::note(&format!("Task {} was told to stop.", short(task)));
-            true
+            Some(seen)
         }
         Ok(Err(error)) => {
             let mut report = Report::of(&error).hint("cleanup will try again");
             report.hints.extend(error.hint);
             report.print();
-            false
+            None
         }
         Err(_) => {
             output::note("Stopping the task takes too long; cleanup will try again.");
-            false
+            None
         }
     }
 }

@@ -129,19 +129,32 @@ impl House {
 
     /// Stops the task `id` as somebody in the ECS console would.
     pub(crate) fn stop_from_outside(&self, id: &str, code: &str, reason: &str) {
-        use std::io::{Read, Write};
-        let address = self.endpoint.strip_prefix("http://").unwrap();
         let body = json!({ "code": code, "reason": reason }).to_string();
-        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        self.ask("POST", &format!("/simulator/tasks/{id}/stop"), &body);
+    }
+
+    /// Puts `faults` in the place of those that the simulator plays.
+    pub(crate) fn set_faults(&self, faults: &[Value]) {
+        self.ask("DELETE", "/simulator/faults", "");
+        for fault in faults {
+            self.ask("POST", "/simulator/faults", &fault.to_string());
+        }
+    }
+
+    /// Calls one of the simulator's own ways in; its answer's body.
+    fn ask(&self, method: &str, path: &str, body: &str) -> String {
+        let address = self.endpoint.strip_prefix("http://").unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
         write!(
             stream,
-            "POST /simulator/tasks/{id}/stop HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         )
         .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 2"), "{answer}");
+        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
     }
 
     /// The records of ended attempts.
@@ -209,16 +222,7 @@ impl House {
 
     /// How often the simulator was called, by operation: `{"RunTask": {"calls": 1, "throttled": 0}}`.
     pub(crate) fn calls(&self) -> Value {
-        let address = self.endpoint.strip_prefix("http://").unwrap();
-        let mut stream = TcpStream::connect(address).unwrap();
-        let request = format!(
-            "GET /simulator/calls HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n"
-        );
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut response = String::new();
-        stream.read_to_string(&mut response).unwrap();
-        let (_, body) = response.split_once("\r\n\r\n").unwrap();
-        serde_json::from_str(body).unwrap()
+        serde_json::from_str(&self.ask("GET", "/simulator/calls", "")).unwrap()
     }
 
     /// What AWS's client is told on a machine with credentials, and where the simulator is.

@@ -206,7 +206,8 @@ impl Session {
 mod tests {
     use super::*;
     use crate::backend::ecs::request::tests::cluster;
-    use crate::settings::SessionFact;
+    use crate::backend::sight;
+    use crate::settings::{Cluster, ClusterBackend, SessionFact};
 
     fn role() -> AssumeRole {
         AssumeRole {
@@ -258,5 +259,37 @@ mod tests {
         ] {
             assert_ne!(first, other);
         }
+    }
+
+    #[test]
+    fn only_sessions_with_the_same_tags_see_the_same_tasks() {
+        let with = |role: Option<&[SessionFact]>| {
+            let assume_role = role.map(|tags| AssumeRole {
+                arn: "arn:aws:iam::123456789012:role/ci".into(),
+                external_id: None,
+                session_name: "ci-{job}".into(),
+                session_tags: tags.iter().copied().collect(),
+                duration: None,
+            });
+            let ecs = EcsCluster { assume_role, ..cluster() };
+            Cluster { labels: [].into(), backend: ClusterBackend::Ecs(Box::new(ecs)) }
+        };
+        let facts = |profile: &str, job: &str| -> SessionFacts {
+            [(SessionFact::Profile, profile), (SessionFact::Job, job)]
+                .map(|(fact, value)| (fact, value.to_owned()))
+                .into()
+        };
+        let (dev, other_job, prod) = (facts("dev", "1"), facts("dev", "2"), facts("prod", "3"));
+        let own = with(None);
+        assert_eq!(sight(&own, &dev), sight(&own, &prod));
+        // A session's name is told to CloudTrail only.
+        let untagged = with(Some(&[]));
+        assert_eq!(sight(&untagged, &dev), sight(&untagged, &prod));
+        assert_ne!(sight(&untagged, &dev), sight(&own, &dev));
+        let by_profile = with(Some(&[SessionFact::Profile]));
+        assert_eq!(sight(&by_profile, &dev), sight(&by_profile, &other_job));
+        assert_ne!(sight(&by_profile, &dev), sight(&by_profile, &prod));
+        let by_job = with(Some(&[SessionFact::Job]));
+        assert_ne!(sight(&by_job, &dev), sight(&by_job, &other_job));
     }
 }

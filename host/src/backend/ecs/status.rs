@@ -136,6 +136,7 @@ pub(super) fn owned_task(task: &Task) -> Option<OwnedTask> {
         tags: tags.collect(),
         created_at: time(task.created_at()),
         phase: phase(task),
+        is_hidden: false,
     })
 }
 
@@ -222,6 +223,7 @@ mod tests {
             tags: [].into(),
             created_at: None,
             phase: Phase::Pending,
+            is_hidden: false,
         };
         assert_eq!(owned_task(&task("RUNNING")), Some(living));
         assert_eq!(owned_task(&task("STOPPED")), None);

@@ -108,12 +108,18 @@ impl Standing<'_> {
         })
     }
 
+    /// The subnet that has no addresses left; the likeliest one, where ECS does not say where the task was to be.
+    pub(super) fn full_subnet(&self) -> Option<String> {
+        let launch = self.launch;
+        let is_open = |subnet: &&String| {
+            !launch.avoid_subnets.contains(subnet) && !launch.full_elsewhere.contains(subnet)
+        };
+        self.subnet.map(str::to_owned).or_else(|| self.subnets.iter().find(is_open).cloned())
+    }
+
     fn other_subnet(&self) -> Turn {
         let mut full = self.launch.avoid_subnets.clone();
-        let open = || self.subnets.iter().filter(|subnet| !full.contains(subnet));
-        // ECS does not always say where the task was to be.
-        let failed = self.subnet.map(str::to_owned).or_else(|| open().next().cloned());
-        full.extend(failed);
+        full.extend(self.full_subnet());
         full.sort();
         full.dedup();
         let is_left = self.subnets.iter().any(|subnet| !full.contains(subnet));
