@@ -2,6 +2,7 @@
 
 use crate::model::{ContainerDefinition, TaskDefinition};
 use crate::names;
+use crate::ordering;
 use crate::protocol::ApiError;
 use crate::size;
 use crate::tags;
@@ -48,6 +49,7 @@ pub(crate) fn check(definition: &TaskDefinition) -> Result<(), ApiError> {
         }
         check_container(definition, container, fargate)?;
     }
+    ordering::check(&definition.container_definitions)?;
     if let Some(storage) = &definition.ephemeral_storage {
         check_ephemeral_storage(storage.size_in_gib)?;
     }
@@ -129,15 +131,6 @@ fn check_container(
             return Err(ApiError::client(
                 "When networkMode=awsvpc, the host ports and container ports in port mappings must match.",
             ));
-        }
-    }
-    for dependency in &container.depends_on {
-        let known = |other: &ContainerDefinition| other.name == dependency.container_name;
-        if !definition.container_definitions.iter().any(known) {
-            return Err(ApiError::client(format!(
-                "Container '{}' has a dependency on container '{}', which is not in the task definition.",
-                container.name, dependency.container_name
-            )));
         }
     }
     Ok(())

@@ -25,6 +25,7 @@ mod model;
 mod names;
 mod network;
 mod operations;
+mod ordering;
 mod permissions;
 mod probe;
 mod processes;

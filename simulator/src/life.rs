@@ -1,5 +1,6 @@
 //! A task's life: through all its states, with real processes in between.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use crate::instances;
 use crate::ledger::Event;
 use crate::lifecycle::Status;
 use crate::model::{ContainerDefinition, TaskOverride};
+use crate::ordering::{self, Progress, Readiness};
 use crate::probe;
 use crate::processes::{self, Launch, Processes};
 use crate::service::Service;
@@ -42,6 +44,7 @@ pub(crate) async fn live(service: Arc<Service>, id: String) {
             stopping: task.watch_stopping(),
             processes: Processes::none(),
             started: Vec::new(),
+            ended: BTreeSet::new(),
             reservation: None,
         }
     });
@@ -51,7 +54,7 @@ pub(crate) async fn live(service: Arc<Service>, id: String) {
         () = ordered(&mut ending) => true,
     };
     if interrupted {
-        life.processes.kill();
+        life.processes.kill_all();
         life.await_ends().await;
         life.remove_directory();
         life.record_interruption();
@@ -71,6 +74,8 @@ struct Life {
     processes: Processes,
     /// Indexes of containers, in the order of their processes' starts.
     started: Vec<usize>,
+    /// The numbers of those that have ended.
+    ended: BTreeSet<usize>,
     reservation: Option<Reservation>,
 }
 
@@ -104,7 +109,7 @@ impl Life {
             let done = match status {
                 Status::Provisioning => self.attach_network(),
                 Status::Pending => self.pull_images(),
-                _ => self.start_containers(),
+                _ => self.start_containers().await,
             };
             if let Err((container, cause)) = done {
                 self.fail(container, cause);
@@ -121,11 +126,8 @@ impl Life {
             match status {
                 Status::Stopped => return,
                 Status::Stopping => {
-                    self.processes.terminate().await;
-                    let deadline = Instant::now() + self.service.stop_timeout;
-                    if timeout_at(deadline, self.await_ends()).await.is_err() {
-                        self.processes.kill();
-                        self.await_ends().await;
+                    for wave in ordering::stop_waves(&self.containers) {
+                        self.stop_containers(&wave).await;
                     }
                     self.change(|task| task.times.execution_stopped = Some(now()));
                     sleep(self.delay(status)).await;
@@ -179,43 +181,115 @@ impl Life {
         Ok(())
     }
 
-    fn start_containers(&mut self) -> Result<(), (usize, StopCause)> {
-        let failed = |index: usize, error: &io::Error| {
-            (index, StopCause::failed_to_start(format!("CannotStartContainerError: {error}")))
-        };
-        std::fs::create_dir_all(&self.directory).map_err(|error| failed(0, &error))?;
-        let Some(address) = self.reservation.as_ref().map(|one| one.address) else { return Ok(()) };
-        for (index, container) in self.containers.iter().enumerate() {
-            let Some(image) = self.service.images.get(&container.image) else { continue };
-            let log = self.service.log_file(&self.id, &container.name);
-            let launch = Launch {
-                definition: container,
-                overrides: &self.overrides,
-                image,
-                address,
-                directory: &self.directory,
-                log: &log,
-                without_server: self.fate.agent_does_not_start,
-            };
-            self.processes
-                .start(&self.service.programs, &launch)
-                .map_err(|error| failed(index, &error))?;
-            self.started.push(index);
-            self.service.ledger.write(Event::ProcessStarted {
-                task: self.arn.clone(),
-                container: container.name.clone(),
-                address: shown_address(&launch, image),
-            });
-            if self.service.probe_servers
-                && !launch.without_server
-                && let Some(port) = processes::port(container, image.server)
-            {
-                let arn = self.arn.clone();
-                let (service, name) = (Arc::clone(&self.service), container.name.clone());
-                tokio::spawn(probe::probe(service, arn, name, SocketAddrV4::new(address, port)));
+    /// ACTIVATING: each container as soon as those that it depends on have come far enough.
+    async fn start_containers(&mut self) -> Result<(), (usize, StopCause)> {
+        std::fs::create_dir_all(&self.directory).map_err(|error| cannot_start(0, &error))?;
+        let mut progress = vec![Progress::Waiting; self.containers.len()];
+        loop {
+            let mut has_changed = false;
+            for index in 0..self.containers.len() {
+                if progress.get(index) != Some(&Progress::Waiting) {
+                    continue;
+                }
+                let next = match ordering::readiness(index, &self.containers, &progress) {
+                    Readiness::Later => continue,
+                    Readiness::Now => {
+                        self.start_container(index)?;
+                        Progress::Running
+                    }
+                    Readiness::Never(why) if self.is_essential(index) => {
+                        return Err((index, StopCause::failed_to_start(why)));
+                    }
+                    Readiness::Never(why) => {
+                        self.change(|task| task.set_container_reason(index, &why));
+                        Progress::Left
+                    }
+                };
+                progress.splice(index..=index, [next]);
+                has_changed = true;
+            }
+            if has_changed {
+                continue;
+            }
+            if !progress.contains(&Progress::Waiting) {
+                return Ok(());
+            }
+            tokio::select! {
+                Some((number, report)) = self.processes.next_end() => {
+                    if self.record_end(number, report) {
+                        self.order_stop(essential_exited());
+                        return Ok(());
+                    }
+                    if let Some(far) = self.started.get(number).and_then(|index| progress.get_mut(*index)) {
+                        *far = Progress::Ended(report.exit_code);
+                    }
+                }
+                () = ordered(&mut self.stopping) => return Ok(()),
             }
         }
+    }
+
+    fn is_essential(&self, index: usize) -> bool {
+        self.containers.get(index).is_some_and(|container| container.essential)
+    }
+
+    fn start_container(&mut self, index: usize) -> Result<(), (usize, StopCause)> {
+        let Some(address) = self.reservation.as_ref().map(|one| one.address) else { return Ok(()) };
+        let Some(container) = self.containers.get(index) else { return Ok(()) };
+        let Some(image) = self.service.images.get(&container.image) else { return Ok(()) };
+        let log = self.service.log_file(&self.id, &container.name);
+        let launch = Launch {
+            definition: container,
+            overrides: &self.overrides,
+            image,
+            address,
+            directory: &self.directory,
+            log: &log,
+            without_server: self.fate.agent_does_not_start,
+        };
+        self.processes
+            .start(&self.service.programs, &launch)
+            .map_err(|error| cannot_start(index, &error))?;
+        self.started.push(index);
+        self.service.ledger.write(Event::ProcessStarted {
+            task: self.arn.clone(),
+            container: container.name.clone(),
+            address: shown_address(&launch, image),
+        });
+        if self.service.probe_servers
+            && !launch.without_server
+            && let Some(port) = processes::port(container, image.server)
+        {
+            let arn = self.arn.clone();
+            let (service, name) = (Arc::clone(&self.service), container.name.clone());
+            tokio::spawn(probe::probe(service, arn, name, SocketAddrV4::new(address, port)));
+        }
         Ok(())
+    }
+
+    /// SIGTERM to the containers with these indexes, and SIGKILL after the time that containers have to stop.
+    async fn stop_containers(&mut self, indexes: &[usize]) {
+        let is_meant = |index: &usize| indexes.contains(index);
+        let numbers: Vec<usize> = self
+            .started
+            .iter()
+            .enumerate()
+            .filter(|(_, index)| is_meant(index))
+            .map(|(number, _)| number)
+            .collect();
+        self.processes.terminate(&numbers).await;
+        let deadline = Instant::now() + self.service.stop_timeout;
+        if timeout_at(deadline, self.await_ends_of(&numbers)).await.is_err() {
+            self.processes.kill(&numbers);
+            self.await_ends_of(&numbers).await;
+        }
+    }
+
+    async fn await_ends_of(&mut self, numbers: &[usize]) {
+        while numbers.iter().any(|number| !self.ended.contains(number)) {
+            let Some((number, report)) = self.processes.next_end().await else { return };
+            self.record_end(number, report);
+        }
     }
 
     /// RUNNING: until the task is told to stop, an essential container ends or a scripted fault strikes.
@@ -257,22 +331,22 @@ impl Life {
                 Strike::Spot => {
                     let Some((_, notice, code)) = spot else { return };
                     self.order_stop(StopCause::new(&code, "Your Spot Task was interrupted."));
-                    self.processes.terminate().await;
+                    self.processes.terminate_all().await;
                     let notice = self.service.clock.real(notice);
                     // Until the notice is over the task stays RUNNING, with SIGTERM as its only sign.
                     if timeout_at(Instant::now() + notice, self.await_ends()).await.is_err() {
-                        self.processes.kill();
+                        self.processes.kill_all();
                     }
                 }
                 Strike::OutOfMemory => {
                     let container = self.started.first().copied().unwrap_or(0);
                     self.change(|task| task.set_container_reason(container, OUT_OF_MEMORY));
-                    self.processes.kill();
+                    self.processes.kill_all();
                     self.await_ends().await;
                     self.order_stop(essential_exited());
                 }
                 Strike::Kill => {
-                    self.processes.kill();
+                    self.processes.kill_all();
                     self.await_ends().await;
                     self.order_stop(essential_exited());
                 }
@@ -293,7 +367,8 @@ impl Life {
     }
 
     /// Notes how a container ended; whether the task depends on it.
-    fn record_end(&self, number: usize, report: Report) -> bool {
+    fn record_end(&mut self, number: usize, report: Report) -> bool {
+        self.ended.insert(number);
         let Some(index) = self.started.get(number).copied() else { return false };
         let Some(definition) = self.containers.get(index) else { return false };
         self.change(|task| {
@@ -387,6 +462,10 @@ enum Strike {
 /// Waits for `true`. A sender that is gone never sends it, and its receiver has nothing to wait for.
 async fn ordered(receiver: &mut watch::Receiver<bool>) {
     let _ = receiver.wait_for(|ordered| *ordered).await;
+}
+
+fn cannot_start(index: usize, error: &io::Error) -> (usize, StopCause) {
+    (index, StopCause::failed_to_start(format!("CannotStartContainerError: {error}")))
 }
 
 fn essential_exited() -> StopCause {

@@ -117,16 +117,31 @@ impl Processes {
         end
     }
 
-    /// SIGTERM to each container's first process and its group.
-    pub(crate) async fn terminate(&mut self) {
-        for control in self.controls.iter_mut().flatten() {
-            // A supervisor that is gone has nothing to terminate.
-            let _ = control.write_all(b"T").await;
+    /// SIGTERM to the first processes of these containers and their groups.
+    pub(crate) async fn terminate(&mut self, numbers: &[usize]) {
+        for number in numbers {
+            if let Some(Some(control)) = self.controls.get_mut(*number) {
+                // A supervisor that is gone has nothing to terminate.
+                let _ = control.write_all(b"T").await;
+            }
         }
     }
 
-    /// SIGKILL to all processes of all containers.
-    pub(crate) fn kill(&mut self) {
+    /// The same of all containers.
+    pub(crate) async fn terminate_all(&mut self) {
+        let all: Vec<usize> = (0..self.controls.len()).collect();
+        self.terminate(&all).await;
+    }
+
+    /// SIGKILL to all processes of these containers.
+    pub(crate) fn kill(&mut self, numbers: &[usize]) {
+        for number in numbers {
+            drop(self.controls.get_mut(*number).and_then(Option::take));
+        }
+    }
+
+    /// The same of all containers.
+    pub(crate) fn kill_all(&mut self) {
         self.controls.iter_mut().for_each(|control| drop(control.take()));
     }
 }

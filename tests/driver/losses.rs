@@ -80,3 +80,43 @@ fn a_task_that_somebody_stopped_is_told_so() {
     let _ = attempt.cleanup().succeeds();
     house.settled(1);
 }
+
+#[test]
+fn a_companion_that_ends_is_named_with_its_exit_code() {
+    let house = House::with(
+        |_| (),
+        |world| {
+            let server = world["task_definitions"][1]["containerDefinitions"][0].clone();
+            assert_eq!(world["task_definitions"][1]["family"], "agent-task-arm64");
+            let mut server = server;
+            server["dependsOn"] = json!([
+                { "containerName": "migrate", "condition": "SUCCESS" },
+                { "containerName": "db", "condition": "START" },
+            ]);
+            let container = |name: &str, essential: bool| json!({ "name": name, "image": name, "essential": essential });
+            world["task_definitions"][1]["containerDefinitions"] =
+                json!([container("db", true), container("migrate", false), server]);
+            world["images"]["db"] =
+                json!({ "server": "none", "command": ["sh", "-c", "sleep 3; exit 3"] });
+            world["images"]["migrate"] = json!({ "server": "none", "command": ["true"] });
+        },
+    );
+    let mut attempt = house.prepared("agent");
+    let _ = attempt
+        .run(b"sleep 60\n")
+        .fails_the_system()
+        .says("its container ended while the script ran")
+        .says("container db ended with exit code 3")
+        .says("container migrate ended with exit code 0");
+    let _ = attempt.cleanup().succeeds();
+    house.settled(1);
+    let containers = house.records()[0]["launch"]["last_seen"]["stopped"]["containers"].clone();
+    let ends: Vec<_> = containers
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| (it["name"].as_str().unwrap(), it["exit_code"].as_i64()))
+        .collect();
+    assert_eq!(ends[..2], [("db", Some(3)), ("migrate", Some(0))]);
+    assert_eq!(ends[2].0, "ci-coordinator");
+}

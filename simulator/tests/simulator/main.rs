@@ -6,6 +6,7 @@
 
 mod capacity;
 mod clusters;
+mod containers;
 mod ending;
 mod faults;
 mod idempotency;
