@@ -4,6 +4,7 @@
 //! <directory>/attempts/<attempt>.json                   while the attempt lives; has its keys; mode 0600
 //! <directory>/scripts/<attempt>.jsonl                   while the attempt lives; a line a script
 //! <directory>/records/<xx>/<pipeline>-<attempt>.json    afterwards; no secrets; xx = pipeline modulo 256
+//! <directory>/unfinished/<attempt>                      names a record until its tasks are known to have ended
 //! ```
 //!
 //! Files are replaced by rename, so a killed stage leaves the old or the new text and never half of one.
@@ -16,11 +17,12 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::backend::{Cause, TaskId, TaskStatus};
+use crate::backend::{Cause, Phase, TaskId, TaskStatus};
 use crate::job::Job;
 use crate::placement::Placement;
 use crate::secret::Secret;
@@ -306,6 +308,17 @@ pub struct Record {
     pub released_at: Timestamp,
 }
 
+impl Record {
+    /// The launches whose tasks had not ended when they were last heard of.
+    pub fn unended(&self) -> impl Iterator<Item = &Launch> {
+        let attempt = &self.attempt;
+        attempt.earlier.iter().chain(&attempt.launch).filter(|launch| {
+            let has_ended = |seen: &TaskStatus| seen.phase == Phase::Stopped;
+            launch.task.is_some() && !launch.last_seen.as_ref().is_some_and(has_ended)
+        })
+    }
+}
+
 impl Attempt {
     /// A decided attempt that has started nothing.
     #[expect(clippy::too_many_arguments, reason = "each is a field, named at the only call")]
@@ -524,6 +537,11 @@ impl State {
         let got_one = attempt.launch.as_ref().is_some_and(|launch| launch.task.is_some());
         let placement = attempt.launched_placement().filter(|_| got_one).cloned();
         let record = Record { attempt, placement, released_at: Timestamp::now() };
+        if record.unended().next().is_some() {
+            // Before the record, which is what matters: a name without one is dropped.
+            let name = record_path.strip_prefix(&self.directory).unwrap_or(&record_path);
+            let _ = self.mark_unfinished(&record.attempt.id, name);
+        }
         write_json(&record_path, &record, true)?;
         let _ = fs::remove_file(&scripts);
         match fs::remove_file(&path) {
@@ -531,6 +549,55 @@ impl State {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(failed("remove", &path)(error)),
         }
+    }
+
+    fn unfinished(&self) -> PathBuf {
+        self.directory.join("unfinished")
+    }
+
+    fn mark_unfinished(&self, id: &AttemptId, record: &Path) -> io::Result<()> {
+        make_directory(&self.unfinished()).map_err(io::Error::other)?;
+        let mut file = tempfile::NamedTempFile::new_in(self.unfinished())?;
+        file.write_all(record.as_os_str().as_encoded_bytes())?;
+        file.persist(self.unfinished().join(id.as_str()))?;
+        Ok(())
+    }
+
+    /// The records with tasks that had not ended when they were last heard of. What can be read no more is dropped
+    /// for good, and so are those that ended before `oldest`.
+    pub fn unfinished_records(&self, oldest: Timestamp) -> Vec<Record> {
+        let mut records = Vec::new();
+        for entry in fs::read_dir(self.unfinished()).into_iter().flatten().flatten() {
+            // Files in the making have other names.
+            if AttemptId::parse(&entry.file_name().to_string_lossy()).is_err() {
+                continue;
+            }
+            let record = fs::read_to_string(entry.path())
+                .and_then(|name| fs::read(self.directory.join(name)))
+                .map(|bytes| serde_json::from_slice::<Record>(&bytes));
+            match record {
+                Ok(Ok(record)) if record.released_at >= oldest => records.push(record),
+                // It is written just after its name.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && is_young(&entry) => {}
+                _ => drop(fs::remove_file(entry.path())),
+            }
+        }
+        records
+    }
+
+    /// Writes what has been learnt of the record's tasks.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the record cannot be written; the old one stays.
+    pub fn complete(&self, record: &Record) -> Result<(), StateError> {
+        let attempt = &record.attempt;
+        let name = format!("{}-{}.json", attempt.job.pipeline_id, attempt.id);
+        write_json(&self.records_of(attempt.job.pipeline_id).join(name), record, false)?;
+        if record.unended().next().is_none() {
+            let _ = fs::remove_file(self.unfinished().join(attempt.id.as_str()));
+        }
+        Ok(())
     }
 
     /// The ended attempts at `job`, oldest first. A retry by GitLab is a new job with a new id, so a job is
@@ -553,6 +620,11 @@ impl State {
         attempts.sort_by_key(|attempt| attempt.decided_at);
         attempts
     }
+}
+
+fn is_young(entry: &fs::DirEntry) -> bool {
+    let modified = entry.metadata().and_then(|metadata| metadata.modified());
+    modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < Duration::from_secs(60)))
 }
 
 fn parse_attempt(bytes: &[u8], path: &Path) -> Result<Attempt, StateError> {

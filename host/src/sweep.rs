@@ -5,6 +5,8 @@
 //! left alone unless its tags say that it is this manager's, and unless it is either past its deadline or
 //! belongs to an attempt of this very state directory that is over.
 
+mod records;
+
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
@@ -219,6 +221,9 @@ pub async fn sweep(settings: &Settings, state: &State, options: Options) -> Resu
             }
             swept.found.push(found);
         }
+    }
+    if !options.dry_run {
+        records::complete(settings, state).await;
     }
     Ok(swept)
 }

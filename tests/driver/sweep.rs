@@ -148,3 +148,58 @@ fn prepare_sweeps_now_and_then_and_keeps_quiet() {
     house.settled(2);
     assert!(house.state().join("sweep.stamp").exists());
 }
+
+#[test]
+fn a_sweep_completes_the_records_of_tasks_that_cleanup_told_to_stop() {
+    let house = House::with(
+        |_| (),
+        |world| world["delays_ms"] = json!({ "stopping": 300, "deprovisioning": 300 }),
+    );
+    let attempt = house.prepared("agent");
+    let began = Instant::now();
+    let _ = attempt.cleanup().succeeds();
+    let took = began.elapsed();
+    let times = || house.records()[0]["launch"]["last_seen"]["times"].clone();
+    for time in ["created_at", "pull_started_at", "pull_stopped_at", "started_at"] {
+        assert!(times()[time].is_string(), "{time} in {}", times());
+    }
+    assert!(house.records()[0]["launch"]["told_to_stop_at"].is_string());
+    assert_eq!(times()["stopped_at"], Value::Null, "{took:?}: cleanup waits for nobody");
+    // It only tells, and the task has not ended yet.
+    let _ = house.operator(&["sweep", "--dry-run"]).succeeds();
+    house.settled(1);
+    let _ = house.operator(&["tasks"]).succeeds();
+    assert_eq!(times()["stopped_at"], Value::Null);
+
+    let _ = house.operator(&["sweep"]).succeeds();
+    assert!(times()["stopped_at"].is_string(), "{}", times());
+    let record = house.records().remove(0);
+    let seen = &record["launch"]["last_seen"];
+    assert_eq!(seen["phase"], "stopped");
+    assert_eq!(seen["stopped"]["containers"][0]["exit_code"], 0);
+    assert_eq!(record["outcome"]["kind"], "released");
+    let unfinished = || std::fs::read_dir(house.state().join("unfinished")).unwrap().count();
+    assert_eq!(unfinished(), 0);
+    // Nothing more is asked for.
+    let describes = || house.calls()["DescribeTasks"]["calls"].clone();
+    let before = describes();
+    let _ = house.operator(&["sweep"]).succeeds();
+    assert_eq!(describes(), before);
+}
+
+#[test]
+fn records_of_tasks_that_ecs_has_forgotten_are_left_as_they_are() {
+    let house = House::new();
+    let attempt = house.prepared("agent");
+    let _ = attempt.cleanup().succeeds();
+    house.settled(1);
+    let name =
+        std::fs::read_dir(house.state().join("unfinished")).unwrap().next().unwrap().unwrap();
+    let path = house.state().join(std::fs::read_to_string(name.path()).unwrap());
+    let mut record: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    record["released_at"] = json!("2020-01-01T00:00:00Z");
+    std::fs::write(&path, record.to_string()).unwrap();
+    let _ = house.operator(&["sweep"]).succeeds();
+    assert_eq!(house.records()[0]["launch"]["last_seen"]["times"]["stopped_at"], Value::Null);
+    assert!(!name.path().exists());
+}

@@ -262,8 +262,8 @@ impl TaskBackend for Local {
         Ok(tasks.iter().filter_map(|task| Some((task.clone(), self.look_at(task)?))).collect())
     }
 
-    async fn stop(&self, task: &TaskId, _reason: &str) -> Result<Option<TaskStatus>, BackendError> {
-        let status = self.look_at(task);
+    async fn stop(&self, task: &TaskId, reason: &str) -> Result<Option<TaskStatus>, BackendError> {
+        let mut status = self.look_at(task);
         if let Ok(file) = self.read(&task.0)
             && let Some(agent) = file.process.filter(|process| process.is_alive())
             && let Some(pid) = Pid::from_raw(agent.pid)
@@ -275,6 +275,16 @@ impl TaskBackend for Local {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             kill_with_descendants(agent, pid).await;
+        }
+        if let Some(status) = status.as_mut().filter(|status| status.stopped.is_none()) {
+            status.phase = Phase::Stopped;
+            status.times.stopped_at = Some(Timestamp::now());
+            status.stopped = Some(Stopped {
+                cause: Cause::Stopped,
+                code: "Stopped".to_owned(),
+                reason: reason.to_owned(),
+                containers: Vec::new(),
+            });
         }
         match fs::remove_dir_all(self.directory.join(&task.0)) {
             Ok(()) => Ok(status),
