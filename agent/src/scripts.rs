@@ -106,7 +106,7 @@ impl Scripts {
         let script = {
             let mut table = self.table();
             if table.done.contains(&open.id) {
-                return Err(refused("the script is over and all of its output was acknowledged"));
+                return Err(refused("the script is over and its output is no longer kept"));
             }
             let known = table.scripts.iter().find(|script| script.id == open.id).cloned();
             match known {
@@ -247,10 +247,7 @@ impl Scripts {
         if script.spool.is_over_at(offset) {
             let mut table = self.table();
             table.scripts.retain(|other| other.id != script.id);
-            if table.done.len() == MAX_REMEMBERED {
-                table.done.pop_front();
-            }
-            table.done.push_back(script.id);
+            table.remember(script.id);
         }
     }
 
@@ -260,6 +257,13 @@ impl Scripts {
 }
 
 impl Table {
+    fn remember(&mut self, id: Id) {
+        if self.done.len() == MAX_REMEMBERED {
+            self.done.pop_front();
+        }
+        self.done.push_back(id);
+    }
+
     /// Makes place for one more; what nobody is attached to and nothing runs of goes first.
     fn make_place(&mut self) -> bool {
         if self.scripts.len() < MAX_SCRIPTS {
@@ -272,6 +276,10 @@ impl Table {
         let Some(index) = self.scripts.iter().position(idle) else { return false };
         let script = self.scripts.remove(index);
         log!("script {}: forgotten, nobody came for it", script.number);
+        // One that has run does not run again, whoever asks for it.
+        if matches!(script.state().phase, Phase::Over) {
+            self.remember(script.id);
+        }
         true
     }
 }

@@ -31,7 +31,7 @@ pub(crate) fn world(provisioning_ms: u64) -> Value {
     json!({
         "account": "123456789012",
         "region": REGION,
-        "clusters": [{"name": "judged", "capacity_providers": ["FARGATE", "FARGATE_SPOT"]}],
+        "clusters": [{"name": "judged", "capacity_providers": ["FARGATE", "FARGATE_SPOT"], "launch_types": ["EXTERNAL"]}],
         "subnets": subnets(),
         "security_groups": security_groups(),
         "roles": [ROLE],
@@ -39,6 +39,9 @@ pub(crate) fn world(provisioning_ms: u64) -> Value {
             "family": "judged", "networkMode": "awsvpc", "requiresCompatibilities": ["FARGATE"],
             "cpu": "256", "memory": "512",
             "containerDefinitions": [{"name": "ci-coordinator", "image": "sleeper"}],
+        }, {
+            "family": "judged-external", "networkMode": "host", "requiresCompatibilities": ["EXTERNAL"],
+            "containerDefinitions": [{"name": "ci-coordinator", "image": "sleeper", "memory": 512}],
         }],
         "images": {"sleeper": {"server": "none"}},
         "delays_ms": {"provisioning": provisioning_ms, "pending": 1, "activating": 1},
@@ -102,6 +105,22 @@ pub(crate) fn request(token: usize) -> LaunchRequest {
 
 fn tags<const N: usize>(tags: [(&str, &str); N]) -> BTreeMap<String, String> {
     tags.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+}
+
+/// A launch on a container instance, which the driver has to ask for its address. Beside [`matrix`], whose launches
+/// are what others simulate as well.
+pub(crate) fn on_an_instance() -> (&'static str, EcsCluster, LaunchRequest) {
+    let cluster = EcsCluster {
+        launch: LaunchKind::External,
+        network_mode: NetworkMode::Host,
+        subnets: Vec::new(),
+        security_groups: Vec::new(),
+        spot_provider: None,
+        ..cluster()
+    };
+    let request =
+        LaunchRequest { task_definition: "judged-external:1".into(), ..request(1_000_000) };
+    ("on an instance", cluster, request)
 }
 
 /// Every launch to be judged, with a name for messages.

@@ -36,6 +36,11 @@ pub(crate) fn host_seed() -> String {
     STANDARD_NO_PAD.encode(HOST_SEED)
 }
 
+/// The one key that the agent lets in.
+pub(crate) fn client_key() -> PrivateKey {
+    key(&CLIENT_SEED)
+}
+
 pub(crate) fn client_line() -> String {
     key(&CLIENT_SEED).public_key().to_openssh().unwrap()
 }
@@ -112,6 +117,10 @@ impl Agent {
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.address
     }
 
     pub(crate) fn pid(&self) -> u32 {

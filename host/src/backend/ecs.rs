@@ -221,7 +221,9 @@ impl TaskBackend for Ecs {
             }
         }
         let mut owned = Vec::new();
-        let mut rest: Vec<Vec<String>> = arns.chunks(DESCRIBE_LIMIT).map(<[_]>::to_vec).collect();
+        // The next is the last.
+        let mut rest: Vec<Vec<String>> =
+            arns.chunks(DESCRIBE_LIMIT).rev().map(<[_]>::to_vec).collect();
         let mut refusals = 0;
         while let Some(mut some) = rest.pop() {
             let answer = self
