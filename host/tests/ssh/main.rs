@@ -7,6 +7,7 @@
 )]
 
 mod connecting;
+mod first;
 mod image;
 mod scripts;
 mod servers;

@@ -3,14 +3,13 @@
 use std::fs::{self, File};
 use std::future::pending;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use pointsman::ssh::{Exit, Link, RunError, Target, Usage, connect_until_ready, run_script};
 use tokio::io::{AsyncReadExt as _, AsyncWrite};
 
-use crate::servers::{Kind, Place, Server, TIMES, block_on};
+use crate::servers::{Kind, Place, Server, TIMES, block_on, is_root};
 
 async fn run(
     target: &Target,
@@ -125,10 +124,7 @@ fn the_agent_works_as_any_user_on_a_read_only_root_file_system() {
         fs::set_permissions(place.path("."), fs::Permissions::from_mode(0o755)).unwrap();
         let agent = place.path("agent");
         fs::copy(plain.get_program(), &agent).unwrap();
-        let is_root = Path::new("/root").metadata().is_ok_and(|_| {
-            let id = Command::new("id").arg("-u").output().unwrap();
-            id.stdout == b"0\n"
-        });
+        let is_root = is_root();
         // Who is not root has a user namespace for it, where it can give up nothing more.
         let (options, user) = if is_root {
             ("-m", "setpriv --reuid 54321 --regid 54321 --clear-groups --bounding-set -all")
