@@ -116,7 +116,10 @@ fn storm(jobs: usize) -> Storm {
         // The driver's own budget is for AWS's quotas, which the scaled simulator has ten times.
         |settings| {
             let groups = "security_groups = [\"sg-12345\"]";
-            settings.replacen(groups, &format!("{groups}\nrequest_quota = 10"), 1)
+            settings
+                .replacen(groups, &format!("{groups}\nrequest_quota = 10"), 1)
+                // All tasks are processes of one machine, which is behind for longer than a task of AWS's would be.
+                .replacen("ready_timeout = \"20s\"", "ready_timeout = \"300s\"", 1)
         },
     );
     println!("{jobs} jobs: config");

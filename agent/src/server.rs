@@ -154,6 +154,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_script_may_be_silent_for_hours() {
+        let key = russh::keys::ssh_key::private::Ed25519Keypair::from_seed(&[1; 32]);
+        let config = config(key.into());
+        // russh's own default ends a session after ten minutes without a word.
+        assert!(Config::default().inactivity_timeout.is_some());
+        assert_eq!(config.inactivity_timeout, None);
+        // A client that is gone is noticed all the same.
+        assert_eq!(config.keepalive_interval, Some(Duration::from_secs(30)));
+    }
+
+    #[test]
     fn a_burst_is_admitted_and_then_a_steady_rate() {
         let start = Instant::now();
         let mut rate = Rate::full(start);

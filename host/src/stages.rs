@@ -178,22 +178,21 @@ pub fn run_stage(
     context: &Context,
     termination: &Termination,
 ) -> Result<(), Failure> {
-    if let Stage::Config = stage {
-        return config::config(context);
+    match stage {
+        Stage::Config => config::config(context),
+        Stage::Prepare => block_on(prepare::prepare(context, termination)),
+        Stage::Run { script, sub_stage } => {
+            block_on(run::run(context, termination, script, sub_stage))
+        }
+        Stage::Cleanup => block_on(cleanup::cleanup(context, termination)),
     }
-    // One thread: a stage waits for one task or moves one script's bytes.
+}
+
+/// In one thread: a stage waits for one task or moves one script's bytes.
+fn block_on(stage: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::System(Report::of(&error)))?;
-    runtime.block_on(async {
-        match stage {
-            Stage::Config => config::config(context),
-            Stage::Prepare => prepare::prepare(context, termination).await,
-            Stage::Run { script, sub_stage } => {
-                run::run(context, termination, script, sub_stage).await
-            }
-            Stage::Cleanup => cleanup::cleanup(context, termination).await,
-        }
-    })
+    runtime.block_on(stage)
 }

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 use pointsman::backend::LaunchRequest;
 use pointsman::backend::SessionFacts;
 use pointsman::backend::ecs::Ecs;
 use pointsman::placement::{Arch, Capacity, size::Size};
 use pointsman::secret::Secret;
-use pointsman::settings::{AddressKind, EcsCluster, LaunchKind, NetworkMode};
+use pointsman::settings::{EcsCluster, LaunchKind, NetworkMode};
 use serde_json::{Value, json};
 
 /// The Region of everything here.
@@ -54,24 +53,8 @@ pub(crate) fn world(provisioning_ms: u64) -> Value {
 /// A cluster of [`world`], with the least that can be set.
 pub(crate) fn cluster() -> EcsCluster {
     EcsCluster {
-        region: REGION.into(),
-        cluster: "judged".into(),
-        subnets: subnets()[..1].to_vec(),
         security_groups: security_groups()[..1].to_vec(),
-        launch: LaunchKind::Fargate,
-        network_mode: NetworkMode::Awsvpc,
-        assign_public_ip: false,
-        address: AddressKind::Private,
-        on_demand_provider: None,
-        spot_provider: Some("FARGATE_SPOT".into()),
-        platform_version: None,
-        execution_role: None,
-        enable_execute_command: false,
-        propagate_tags: false,
-        profile: None,
-        assume_role: None,
-        start_timeout: Duration::from_secs(60),
-        request_quota: 1,
+        ..EcsCluster::fargate(REGION, "judged", subnets()[..1].to_vec())
     }
 }
 

@@ -7,7 +7,7 @@ use super::table::Table;
 use super::{description, values};
 
 /// An ECS cluster and how its tasks are launched and reached.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EcsCluster {
     /// The AWS Region.
     pub region: String,
@@ -49,6 +49,30 @@ pub struct EcsCluster {
 }
 
 impl EcsCluster {
+    /// On Fargate, as a file says it that leaves out whatever it can.
+    pub fn fargate(region: &str, cluster: &str, subnets: Vec<String>) -> Self {
+        Self {
+            region: region.to_owned(),
+            cluster: cluster.to_owned(),
+            launch: LaunchKind::Fargate,
+            network_mode: NetworkMode::Awsvpc,
+            subnets,
+            security_groups: Vec::new(),
+            assign_public_ip: false,
+            address: AddressKind::Private,
+            on_demand_provider: None,
+            spot_provider: Some(FARGATE_SPOT.to_owned()),
+            platform_version: None,
+            execution_role: None,
+            enable_execute_command: false,
+            propagate_tags: false,
+            profile: None,
+            assume_role: None,
+            start_timeout: START_TIMEOUT,
+            request_quota: 1,
+        }
+    }
+
     /// Tells accounts and Regions apart, as far as the file does: what AWS counts requests by.
     pub fn account(&self) -> String {
         let role = self.assume_role.as_ref().map_or("", |role| role.arn.as_str());
@@ -141,6 +165,11 @@ impl SessionFact {
     }
 }
 
+/// The one provider of Spot that Fargate has.
+const FARGATE_SPOT: &str = "FARGATE_SPOT";
+
+const START_TIMEOUT: Duration = Duration::from_secs(600);
+
 /// Characters of a session's name (AWS's limit).
 pub const MAX_SESSION_NAME: usize = 64;
 
@@ -214,7 +243,7 @@ pub(super) fn read(table: &Table<'_>) -> Option<EcsCluster> {
         propagate_tags: propagate_tags.unwrap_or(false),
         profile,
         assume_role,
-        start_timeout: start_timeout.unwrap_or(Duration::from_secs(600)),
+        start_timeout: start_timeout.unwrap_or(START_TIMEOUT),
         request_quota: request_quota.and_then(|quota| u32::try_from(quota).ok()).unwrap_or(1),
     })
 }
@@ -288,7 +317,7 @@ fn providers(table: &Table<'_>, launch: LaunchKind) -> (Option<String>, Option<S
     let spot = table.optional("spot_provider", values::text);
     match launch {
         LaunchKind::Fargate => {
-            return (on_demand, Some(spot.unwrap_or_else(|| "FARGATE_SPOT".to_owned())));
+            return (on_demand, Some(spot.unwrap_or_else(|| FARGATE_SPOT.to_owned())));
         }
         LaunchKind::ManagedInstances if !table.has("on_demand_provider") => table.report(
             "on_demand_provider",
@@ -405,6 +434,7 @@ mod tests {
         assert_eq!(cluster.address, AddressKind::Private);
         assert_eq!(cluster.spot_provider.as_deref(), Some("FARGATE_SPOT"));
         assert_eq!(cluster.assume_role, None);
+        assert_eq!(cluster, EcsCluster::fargate("eu-west-1", "c", vec!["subnet-1".to_owned()]));
     }
 
     #[test]

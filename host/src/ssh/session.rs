@@ -475,3 +475,16 @@ impl Drop for CutOnDrop {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_may_be_silent_for_hours() {
+        let config = config(None);
+        assert_eq!(config.inactivity_timeout, None);
+        // It would end a session whose reader is slow: ours knows when it does not read.
+        assert_eq!(config.keepalive_interval, None);
+    }
+}

@@ -158,33 +158,15 @@ fn is_legal_in_tags(character: char) -> bool {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::placement::{Arch, size::Size};
     use crate::secret::Secret;
-    use crate::settings::AddressKind;
 
     pub(crate) fn cluster() -> EcsCluster {
+        let subnets = vec!["subnet-12345".into(), "subnet-67890".into()];
         EcsCluster {
-            region: "eu-west-1".into(),
-            cluster: "acme-gitlab-dev-cluster".into(),
-            subnets: vec!["subnet-12345".into(), "subnet-67890".into()],
             security_groups: vec!["sg-12345".into()],
-            launch: LaunchKind::Fargate,
-            network_mode: NetworkMode::Awsvpc,
-            assign_public_ip: false,
-            address: AddressKind::Private,
-            on_demand_provider: None,
-            spot_provider: Some("FARGATE_SPOT".into()),
-            platform_version: None,
-            execution_role: None,
-            enable_execute_command: false,
-            propagate_tags: false,
-            profile: None,
-            assume_role: None,
-            start_timeout: Duration::from_secs(600),
-            request_quota: 1,
+            ..EcsCluster::fargate("eu-west-1", "acme-gitlab-dev-cluster", subnets)
         }
     }
 
