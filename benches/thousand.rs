@@ -43,7 +43,7 @@ const QUIET: usize = 12;
 /// Stages other than the measured one run so many at a time.
 const HANDS: usize = 4;
 /// Asked at most so often in a simulated second, for each hundred tasks.
-const POLLS_A_SECOND: f64 = 2.0;
+const POLLS_A_SECOND: f64 = 1.0;
 
 fn main() {
     // `peak_memory` starts this executable again.

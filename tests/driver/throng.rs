@@ -106,3 +106,35 @@ fn refusals_slow_all_down_and_nobody_fails() {
     house.settled(JOBS).assert_nothing_twice();
     assert_eq!(std::fs::read_dir(house.state().join("budget")).unwrap().count(), 1);
 }
+
+#[test]
+fn a_poller_that_stands_still_is_passed_over() {
+    let delays = json!({ "delays_ms": { "provisioning": 4000 } });
+    let house = House::altered(&delays, |settings| settings);
+    let mut attempts: Vec<Attempt<'_>> =
+        (0..3).map(|_| house.attempt("ranked", &Job::default())).collect();
+    for attempt in &mut attempts {
+        let _ = attempt.config().succeeds();
+    }
+    let mut children: Vec<Child> =
+        attempts.iter().map(|attempt| attempt.command(&["prepare"]).spawn().unwrap()).collect();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while house.ledger().started().len() < attempts.len() || holder(&house).is_none() {
+        assert!(Instant::now() < deadline, "{} tasks", house.ledger().started().len());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let poller = holder(&house).unwrap();
+    let index = children.iter().position(|child| child.id() == poller).unwrap();
+    let stopped = children.remove(index);
+    signal(&stopped, Signal::STOP);
+    // It holds the lock, and says nothing: after 30 s the others ask for themselves.
+    for child in children {
+        let _ = collect(child).succeeds();
+    }
+    signal(&stopped, Signal::CONT);
+    let _ = collect(stopped).succeeds();
+    for attempt in &attempts {
+        let _ = attempt.cleanup().succeeds();
+    }
+    house.settled(attempts.len()).assert_nothing_twice();
+}

@@ -19,6 +19,13 @@ use crate::state::{Attempt, Keys, Launch};
 /// GitLab Runner's back-off of 5 min between attempts at fetching sources.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(900);
 
+/// The agent waits for so much longer than a driver that tries to come back.
+const IDLE_SLACK: Duration = Duration::from_secs(300);
+
+fn idle_timeout(resume_timeout: Duration) -> Duration {
+    IDLE_TIMEOUT.max(resume_timeout.saturating_add(IDLE_SLACK))
+}
+
 pub(super) fn definition_of<'c>(
     context: &'c Context,
     placement: &Placement,
@@ -111,7 +118,7 @@ pub(crate) fn request(
         environment.insert("POINTSMAN_HOST_KEY".to_owned(), keys.host.clone());
     }
     if definition.ssh.server == SshServer::Agent {
-        let seconds = IDLE_TIMEOUT.as_secs().to_string();
+        let seconds = idle_timeout(context.settings.ssh.resume_timeout).as_secs().to_string();
         environment.insert("POINTSMAN_IDLE_TIMEOUT".to_owned(), Secret::new(seconds));
     }
     Ok(LaunchRequest {
@@ -210,4 +217,16 @@ pub(crate) fn facts_of(settings: &Settings, attempt: &Attempt) -> SessionFacts {
 /// The last part of an ARN.
 pub(crate) fn short(task: &TaskId) -> &str {
     task.0.rsplit('/').next().unwrap_or(&task.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_outlives_the_driver_s_patience() {
+        for (resume, expected) in [(0, 900), (300, 900), (600, 900), (601, 901), (3600, 3900)] {
+            assert_eq!(idle_timeout(Duration::from_secs(resume)).as_secs(), expected, "{resume}");
+        }
+    }
 }
