@@ -142,9 +142,11 @@ mod tests {
 
     use super::*;
 
-    /// Containers, each a name, whether it is essential, and dependencies with conditions.
-    fn containers(list: &[(&str, bool, &[(&str, &str)])]) -> Vec<ContainerDefinition> {
-        let container = |(name, essential, dependencies): &(&str, bool, &[(&str, &str)])| {
+    /// A name, whether it is essential, and dependencies with conditions.
+    type Container<'c> = (&'c str, bool, &'c [(&'c str, &'c str)]);
+
+    fn containers(list: &[Container<'_>]) -> Vec<ContainerDefinition> {
+        let container = |(name, essential, dependencies): &Container<'_>| {
             let dependencies: Vec<_> = dependencies
                 .iter()
                 .map(|(name, condition)| json!({ "containerName": name, "condition": condition }))
@@ -157,11 +159,7 @@ mod tests {
 
     #[test]
     fn dependencies_that_cannot_be_are_refused() {
-        type Case = (
-            &'static [(&'static str, bool, &'static [(&'static str, &'static str)])],
-            &'static str,
-        );
-        let table: &[Case] = &[
+        let table: &[(&[Container<'_>], &str)] = &[
             (&[("a", true, &[("b", "START")]), ("b", true, &[])], ""),
             (
                 &[

@@ -104,9 +104,7 @@ fn a_sweep_stops_with_the_jobs_session_what_its_own_may_not_see() {
     assert_eq!(findings, ["hidden", "lives"]);
 
     std::fs::write(&file, text).unwrap();
-    for attempt in [&mut living] {
-        let _ = attempt.run(b"true\n").succeeds();
-    }
+    let _ = living.run(b"true\n").succeeds();
     for attempt in [&living, &over, &unknown] {
         let _ = attempt.cleanup().succeeds();
     }

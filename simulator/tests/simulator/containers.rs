@@ -4,9 +4,11 @@ use serde_json::{Value, json};
 
 use crate::support::{Simulator, eventually, run_task, world};
 
-/// A world whose family `ci` has these containers: a name, whether it is essential, a shell script, and
-/// dependencies with conditions.
-fn of(containers: &[(&str, bool, &str, &[(&str, &str)])]) -> Value {
+/// A name, whether it is essential, a shell script, and dependencies with conditions.
+type Container<'c> = (&'c str, bool, &'c str, &'c [(&'c str, &'c str)]);
+
+/// A world whose family `ci` has these containers.
+fn of(containers: &[Container<'_>]) -> Value {
     let mut world = world();
     let mut definitions = Vec::new();
     for (name, essential, script, dependencies) in containers {
@@ -21,7 +23,7 @@ fn of(containers: &[(&str, bool, &str, &[(&str, &str)])]) -> Value {
     world
 }
 
-/// By container: exit code and reason.
+/// By container: its exit code.
 fn ends(task: &Value) -> Value {
     let containers = task["containers"].as_array().unwrap();
     containers
