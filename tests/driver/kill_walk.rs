@@ -64,6 +64,35 @@ fn prepare_killed_at_every_step_leaves_nothing_after_cleanup() {
     assert!((20..MOST_STEPS - 1).contains(&steps), "{steps} steps");
 }
 
+/// As if the runner's machine had lost its disk: nobody knows of the attempt any more.
+fn forget(house: &House, attempt: &Attempt<'_>) {
+    let id = &attempt.job_env["POINTSMAN_ATTEMPT"];
+    std::fs::remove_file(house.state().join("attempts").join(format!("{id}.json"))).unwrap();
+}
+
+#[test]
+fn prepare_killed_at_every_step_leaves_nothing_after_a_sweep_either() {
+    for step in 1..MOST_STEPS {
+        let house = House::with_faults(&obstacles());
+        let mut attempt = house.attempt("ranked", &Job::default());
+        let _ = attempt.config().succeeds();
+        let was_killed = is_killed(&killed_at(&attempt, "prepare", step));
+        forget(&house, &attempt);
+        // Killed itself, before and after it stops something.
+        for sweep_step in 1..4 {
+            let mut command = house.operation(&["sweep", "--grace", "0s"]);
+            let _ = command.env("POINTSMAN_ABORT_AT", sweep_step.to_string()).output().unwrap();
+        }
+        let _ = house.operator(&["sweep", "--grace", "0s"]).succeeds();
+        let ledger = crate::support::ledger::settle(&house.ledger_file());
+        ledger.assert_nothing_twice();
+        if !was_killed {
+            return;
+        }
+    }
+    panic!("no end of steps");
+}
+
 #[test]
 fn prepare_killed_at_every_step_and_called_again_goes_on_where_it_was() {
     for step in 1..MOST_STEPS {
@@ -120,9 +149,7 @@ fn a_killed_prepare_without_any_cleanup_is_swept_at_its_deadline() {
     let mut command = attempt.command(&["prepare"]);
     command.env("POINTSMAN_ABORT_AT", "after-run-task");
     assert!(is_killed(&collect(command.spawn().unwrap())));
-    // As if the runner's machine had lost its disk.
-    let id = &attempt.job_env["POINTSMAN_ATTEMPT"];
-    std::fs::remove_file(house.state().join("attempts").join(format!("{id}.json"))).unwrap();
+    forget(&house, &attempt);
     let _ = house.operator(&["sweep"]).succeeds();
     assert_eq!(house.ledger().running().len(), 1, "it is younger than a minute");
     let _ = house.operator(&["sweep", "--grace", "0s"]).succeeds();

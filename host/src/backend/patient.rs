@@ -21,6 +21,9 @@ const REFUSALS: u32 = 8;
 /// Of a call that AWS fails or does not answer.
 const FAILURES: u32 = 4;
 
+/// What DescribeTasks takes in one call, and a page of ListTasks has.
+const TOGETHER: usize = 100;
+
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 
@@ -86,9 +89,13 @@ impl<B: TaskBackend> TaskBackend for Patient<B> {
         &self,
         tasks: &[TaskId],
     ) -> Result<Vec<(TaskId, TaskStatus)>, BackendError> {
-        sleep(self.budget.take(READ)).await;
-        let answer = self.backend.describe_many(tasks).await;
-        self.heard(READ, answer)
+        let mut found = Vec::new();
+        for some in tasks.chunks(TOGETHER) {
+            sleep(self.budget.take(READ)).await;
+            let answer = self.backend.describe_many(some).await;
+            found.extend(self.heard(READ, answer)?);
+        }
+        Ok(found)
     }
 
     async fn stop(&self, task: &TaskId, reason: &str) -> Result<Option<TaskStatus>, BackendError> {
@@ -113,7 +120,13 @@ impl<B: TaskBackend> TaskBackend for Patient<B> {
             sleep(self.budget.take(READ).max(self.budget.take(READ))).await;
             let answer = self.backend.list(started_by).await;
             match self.heard(READ, answer) {
-                Ok(tasks) => return Ok(tasks),
+                Ok(tasks) => {
+                    // How many pages there were is known only now: those who come next wait for them.
+                    for _ in 1..tasks.len().div_ceil(TOGETHER) {
+                        let _ = self.budget.take(READ).max(self.budget.take(READ));
+                    }
+                    return Ok(tasks);
+                }
                 Err(error) => {
                     failures += 1;
                     self.pause_after(failures, &error).await.ok_or(error)?;
@@ -125,7 +138,62 @@ impl<B: TaskBackend> TaskBackend for Patient<B> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
+    use crate::backend::Phase;
+
+    /// Owns this many tasks, and notes how many it is asked for.
+    #[derive(Debug)]
+    struct Counting {
+        owned: usize,
+        asked: Mutex<Vec<usize>>,
+    }
+
+    #[async_trait]
+    impl TaskBackend for Counting {
+        async fn launch(&self, _: &LaunchRequest) -> Result<TaskId, BackendError> {
+            Err(BackendError::new("RunTask", "none", "none"))
+        }
+
+        async fn describe_many(
+            &self,
+            tasks: &[TaskId],
+        ) -> Result<Vec<(TaskId, TaskStatus)>, BackendError> {
+            self.asked.lock().unwrap().push(tasks.len());
+            Ok(Vec::new())
+        }
+
+        async fn stop(&self, _: &TaskId, _: &str) -> Result<Option<TaskStatus>, BackendError> {
+            Ok(None)
+        }
+
+        async fn list(&self, _: &str) -> Result<Vec<OwnedTask>, BackendError> {
+            let task = |number| OwnedTask {
+                id: TaskId(format!("task-{number}")),
+                tags: [].into(),
+                created_at: None,
+                phase: Phase::Running,
+                is_hidden: false,
+            };
+            Ok((0..self.owned).map(task).collect())
+        }
+    }
+
+    #[tokio::test]
+    async fn each_call_of_a_long_look_and_of_a_long_list_counts() {
+        let directory = tempfile::tempdir().unwrap();
+        let budget = Budget::open(directory.path(), "account", 1).unwrap();
+        let backend = Counting { owned: 4050, asked: Mutex::default() };
+        let patient = Patient { backend, budget };
+        let tasks: Vec<TaskId> = (0..250).map(|number| TaskId(number.to_string())).collect();
+        patient.describe_many(&tasks).await.unwrap();
+        assert_eq!(*patient.backend.asked.lock().unwrap(), [100, 100, 50]);
+        assert_eq!(patient.list("me").await.unwrap().len(), 4050);
+        // 3 and 2 for each of 41 pages, of a bucket of 80; a little has been refilled meanwhile.
+        let wait = patient.budget.take(READ);
+        assert!(wait > Duration::ZERO, "{wait:?}");
+    }
 
     #[test]
     fn pauses_double_up_to_8_s() {

@@ -114,6 +114,12 @@ impl House {
 
     /// A command that is not a stage, with the cloud's environment.
     pub(crate) fn operator(&self, arguments: &[&str]) -> StageOutput {
+        let output = self.operation(arguments).output().unwrap();
+        StageOutput { stdout: output.stdout, stderr: output.stderr, status: output.status }
+    }
+
+    /// The same, ready to start.
+    pub(crate) fn operation(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(DRIVER);
         command
             .arg("--config")
@@ -123,8 +129,7 @@ impl House {
             .env("PATH", std::env::var_os("PATH").unwrap())
             .envs(self.cloud_environment())
             .stdin(Stdio::null());
-        let output = command.output().unwrap();
-        StageOutput { stdout: output.stdout, stderr: output.stderr, status: output.status }
+        command
     }
 
     /// Stops the task `id` as somebody in the ECS console would.
