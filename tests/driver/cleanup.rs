@@ -86,6 +86,31 @@ fn a_task_that_cannot_be_stopped_is_told_and_kept_for_later() {
 }
 
 #[test]
+fn a_task_that_cannot_be_stopped_keeps_no_other_from_being_stopped() {
+    let house = House::with_faults(&json!([{
+        "match": {}, "times": 1,
+        "fault": { "kind": "api-error", "operation": "StopTask", "status": 400,
+            "code": "AccessDeniedException", "message": "not authorized" },
+    }]));
+    let attempt = house.prepared("agent");
+    // As if an earlier launch's task could not be stopped by `prepare` either.
+    let id = &attempt.job_env["POINTSMAN_ATTEMPT"];
+    let path = house.state().join("attempts").join(format!("{id}.json"));
+    let mut saved: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let mut earlier = saved["launch"].clone();
+    earlier["task"] = format!("{}x", &earlier["task"].as_str().unwrap()[..80]).into();
+    saved["earlier"] = json!([earlier]);
+    std::fs::write(&path, saved.to_string()).unwrap();
+    let _ = attempt.cleanup().fails_the_system().says("ecs:StopTask");
+    let ledger = crate::support::ledger::settle(&house.ledger_file());
+    assert_eq!(ledger.events("stop-task").count(), 1);
+    // The one that was stopped is not told again.
+    let _ = attempt.cleanup().succeeds();
+    assert_eq!(house.settled(1).events("stop-task").count(), 1);
+}
+
+#[test]
 fn broken_pipes_do_not_keep_a_task_alive() {
     // The runner is gone: whoever writes gets EPIPE.
     let house = House::new();

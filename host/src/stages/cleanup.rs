@@ -70,31 +70,19 @@ pub(crate) async fn release(
     checkpoint("after-saving-release");
     let reason = format!("Pointsman: job {} has ended", attempt.job.id);
     let mut launches: Vec<Launch> = attempt.launches_mut().map(|launch| launch.clone()).collect();
+    let mut failure = None;
     for launch in &mut launches {
-        if launch.told_to_stop_at.is_some() || !has_task(launch) {
-            continue;
-        }
-        let Some(placement) = attempt.placements.get(launch.placement) else { continue };
-        let cluster = context.cluster(&placement.cluster)?;
-        let facts = launch::session_facts(context, &attempt);
-        let backend = backend::open_for(cluster, state.directory(), &facts).await;
-        let tasks = match &launch.task {
-            Some(task) => vec![task.clone()],
-            None => unnamed_tasks(context, &attempt, launch, backend.as_ref()).await?,
-        };
-        for task in tasks {
-            checkpoint("before-stop-task");
-            // Its answer is the last that is heard of the task: times, exit codes, reasons.
-            if let Some(seen) = backend.stop(&task, &reason).await? {
-                launch.last_seen = Some(seen);
-            }
-            checkpoint("after-stop-task");
-            launch.task.get_or_insert(task);
-            launch.told_to_stop_at = Some(Timestamp::now());
+        // One that cannot be stopped keeps no other from being stopped.
+        if let Err(error) = stop(context, state, &attempt, launch, &reason).await {
+            failure.get_or_insert(error);
         }
     }
     for (saved, stopped) in attempt.launches_mut().zip(launches) {
         *saved = stopped;
+    }
+    if let Some(failure) = failure {
+        state.note(&attempt)?;
+        return Err(failure);
     }
     attempt.outcome.get_or_insert_with(|| {
         let was_ready = attempt.launch.as_ref().is_some_and(|launch| launch.ready_at.is_some());
@@ -107,6 +95,40 @@ pub(crate) async fn release(
     checkpoint("before-record");
     state.release(attempt)?;
     checkpoint("after-record");
+    Ok(())
+}
+
+/// Stops the tasks of `launch`, and notes it there.
+async fn stop(
+    context: &Context,
+    state: &State,
+    attempt: &Attempt,
+    launch: &mut Launch,
+    reason: &str,
+) -> Result<(), Failure> {
+    if launch.told_to_stop_at.is_some() || !has_task(launch) {
+        return Ok(());
+    }
+    let Some(placement) = attempt.placements.get(launch.placement) else { return Ok(()) };
+    let cluster = context.cluster(&placement.cluster)?;
+    let facts = launch::session_facts(context, attempt);
+    let backend = backend::open_for(cluster, state.directory(), &facts).await;
+    let tasks = match &launch.task {
+        Some(task) => vec![task.clone()],
+        None => unnamed_tasks(context, attempt, launch, backend.as_ref()).await?,
+    };
+    for task in &tasks {
+        checkpoint("before-stop-task");
+        // Its answer is the last that is heard of the task for now: times, exit codes, reasons.
+        if let Some(seen) = backend.stop(task, reason).await? {
+            launch.last_seen = Some(seen);
+        }
+        checkpoint("after-stop-task");
+    }
+    if let Some(first) = tasks.into_iter().next() {
+        launch.task.get_or_insert(first);
+        launch.told_to_stop_at = Some(Timestamp::now());
+    }
     Ok(())
 }
 
