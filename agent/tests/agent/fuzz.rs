@@ -359,6 +359,64 @@ fn no_sequence_of_requests_harms_the_agent_or_starts_a_script_twice() {
     assert!(started >= 10, "only {started} scripts were started: is this test worth its time?");
 }
 
+/// Opens script `id` on a connection of its own, as a driver that starts it; the first byte of the answer, when
+/// the whole log has come, or what comes in its place.
+async fn begin(agent: &Agent, id: u64) -> u8 {
+    let mut connection = log_in(agent).await.unwrap();
+    assert!(connection.open().await);
+    let channel = &connection.channels[0];
+    channel.writer.request_subsystem(true, SUBSYSTEM).await.unwrap();
+    let text = script(id);
+    let mut said = opening(id, 1, 0, text.len() as u64, "exec sh");
+    said.extend(frame(b'S', text.as_bytes()));
+    said.extend(frame(b'G', b""));
+    channel.writer.data_bytes(said).await.unwrap();
+    let heard = Arc::clone(&channel.heard);
+    let answered = async {
+        loop {
+            {
+                let heard = heard.lock().unwrap();
+                let kinds = kinds(&heard.data);
+                if kinds.last() == Some(&b'X') || heard.is_over {
+                    return kinds[0];
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), answered).await.unwrap()
+}
+
+/// The kinds of the whole frames in `data`.
+fn kinds(mut data: &[u8]) -> Vec<u8> {
+    let mut kinds = Vec::new();
+    while let Some((header, rest)) = data.split_at_checked(5) {
+        let length = u32::from_be_bytes(header[1..].try_into().unwrap()) as usize;
+        let Some(next) = rest.get(length..) else { break };
+        kinds.push(header[0]);
+        data = next;
+    }
+    kinds
+}
+
+#[test]
+fn a_script_that_ran_and_was_forgotten_does_not_start_again() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let agent = Agent::start_with(&[("STARTS", file.path().to_str().unwrap())]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        // Nothing of their output is acknowledged, so they stay until there are too many.
+        for id in 0..SCRIPTS {
+            assert_eq!(begin(&agent, id).await, b'H', "script {id}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert!(agent.log().contains("script 1: forgotten"), "{}", agent.log());
+        assert_eq!(begin(&agent, 0).await, b'R');
+    });
+    let text = fs::read_to_string(file.path()).unwrap();
+    assert_eq!(text.lines().count() as u64, SCRIPTS, "{text}");
+}
+
 #[test]
 fn what_is_no_ssh_at_all_does_no_harm() {
     let mut dice = Dice::seeded(clock);
