@@ -53,8 +53,8 @@ pub trait TaskBackend: Send + Sync + fmt::Debug {
     /// at that moment, where the backend says it.
     async fn stop(&self, task: &TaskId, reason: &str) -> Result<Option<TaskStatus>, BackendError>;
 
-    /// The living tasks that were launched with this `started_by`; those that the caller may not look at as
-    /// [hidden](OwnedTask::is_hidden).
+    /// The tasks that were launched with this `started_by` and are to run or have left something behind; those that
+    /// the caller may not look at as [hidden](OwnedTask::is_hidden).
     async fn list(&self, started_by: &str) -> Result<Vec<OwnedTask>, BackendError>;
 
     /// Takes this process's turn to launch once, and answers how long it has to wait for it.

@@ -164,3 +164,20 @@ fn an_agent_that_is_not_there_is_named() {
     let _ = attempt.cleanup().succeeds();
     house.settled(0);
 }
+
+#[test]
+fn a_sweep_takes_away_what_a_dead_agent_left() {
+    let house = House::new();
+    let mut attempt = house.prepared("local");
+    let id = attempt.job_env["POINTSMAN_ATTEMPT"].clone();
+    // The machine went down and came up again, and GitLab Runner has forgotten the job.
+    let _ = attempt.run(b"kill -KILL $PPID\n").fails_the_system();
+    let directory = house.state().join("local").join(&id);
+    let _ = house.operator(&["sweep", "--grace", "0s"]).succeeds();
+    assert!(directory.exists(), "the attempt lives");
+    std::fs::remove_file(house.state().join("attempts").join(format!("{id}.json"))).unwrap();
+    let output = house.operator(&["sweep", "--grace", "0s"]).succeeds();
+    assert!(output.stdout_text().contains("1 tasks found, 1 leaked."), "{output}");
+    assert!(!directory.exists());
+    house.settled(0);
+}

@@ -213,14 +213,20 @@ impl Local {
         for entry in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let Ok(task) = self.read(&name) else { continue };
-            // One that was never started has left a directory to remove.
-            let is_there = task.is_alive() || !self.was_started(&name, &task);
-            if task.started_by == started_by && is_there {
+            // One that has ended, or was never started, has left a directory to remove.
+            let phase = if task.is_alive() {
+                Phase::Running
+            } else if self.was_started(&name, &task) {
+                Phase::Stopped
+            } else {
+                Phase::Provisioning
+            };
+            if task.started_by == started_by {
                 owned.push(OwnedTask {
                     id: TaskId(name),
                     tags: task.tags,
                     created_at: task.created_at,
-                    phase: Phase::Running,
+                    phase,
                     is_hidden: false,
                 });
             }
