@@ -108,6 +108,36 @@ fn parts_do_not_know_each_other() {
     }
 }
 
+/// The texts between the placeholders of what is noted in `source`.
+fn noted(source: &str) -> Vec<String> {
+    let mut texts = Vec::new();
+    for call in source.split("output::note(").skip(1) {
+        // A text that is made elsewhere is no literal of this call.
+        let Some((before, rest)) = call.split_once('"') else { continue };
+        if before.contains(';') {
+            continue;
+        }
+        let literal = rest.split('"').next().unwrap();
+        texts.extend(literal.split('{').map(|piece| piece.rsplit('}').next().unwrap().to_owned()));
+    }
+    texts
+}
+
+#[test]
+fn each_line_about_a_launch_is_documented() {
+    let root = root();
+    let guide = fs::read_to_string(root.join("docs/operations.md")).unwrap();
+    let mut count = 0;
+    for file in ["prepare.rs", "prepare/waiting.rs"] {
+        let source = fs::read_to_string(root.join("host/src/stages").join(file)).unwrap();
+        for text in noted(&source).iter().filter(|text| text.len() >= 8) {
+            count += 1;
+            assert!(guide.contains(text.as_str()), "docs/operations.md does not have `{text}`");
+        }
+    }
+    assert!(count >= 15, "{count} texts were found: is this test right?");
+}
+
 #[test]
 fn every_file_says_what_it_is_for() {
     let root = root();
