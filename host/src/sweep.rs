@@ -5,6 +5,7 @@
 //! left alone unless its tags say that it is this manager's, and unless it is either past its deadline or
 //! belongs to an attempt of this very state directory that is over.
 
+mod leftovers;
 mod records;
 
 use std::collections::BTreeSet;
@@ -224,6 +225,7 @@ pub async fn sweep(settings: &Settings, state: &State, options: Options) -> Resu
     }
     if !options.dry_run {
         records::complete(settings, state).await;
+        leftovers::remove(state.directory());
     }
     Ok(swept)
 }
