@@ -37,6 +37,7 @@ mod replay;
 mod run;
 mod scenario;
 mod schema;
+mod sections;
 mod settings;
 mod signals;
 mod slow;
@@ -46,5 +47,6 @@ mod sweep;
 mod throng;
 mod tidy;
 mod typos;
+mod version;
 #[path = "../../host/src/policy/tests/villains.rs"]
 mod villains;
