@@ -41,6 +41,7 @@ mod sections;
 mod settings;
 mod signals;
 mod slow;
+mod static_agent;
 mod support;
 mod surviving;
 mod sweep;
