@@ -10,6 +10,7 @@ mod check;
 mod cleanup;
 mod config;
 mod credentials;
+mod dist;
 mod doctor;
 mod doctor_launch;
 mod fallback;
