@@ -6,6 +6,7 @@
 mod outlet;
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -27,9 +28,25 @@ pub fn config_reply(reply: &impl Serialize) -> io::Result<()> {
     stdout.flush()
 }
 
+static COPIED: AtomicBool = AtomicBool::new(false);
+
 /// Prints a line for whoever reads the job log, to stderr.
 pub fn note(line: &str) {
-    let _ = writeln!(io::stderr().lock(), "{}", printable(line));
+    let line = printable(line);
+    let _ = writeln!(io::stderr().lock(), "{line}");
+    if notes_are_copied() {
+        tracing::info!(target: "pointsman::job_log", "{line}");
+    }
+}
+
+/// From here on, notes go to the log for operators as well. For a log that is a file: on stderr they are there.
+pub fn copy_notes() {
+    COPIED.store(true, Ordering::Relaxed);
+}
+
+/// Whether they do.
+pub fn notes_are_copied() -> bool {
+    COPIED.load(Ordering::Relaxed)
 }
 
 /// Prints what a command was asked for, to stdout.

@@ -24,6 +24,7 @@ mod hostile;
 mod hostile_policies;
 mod iam;
 mod impostor;
+mod journal;
 mod kill_walk;
 mod languages;
 mod local;
