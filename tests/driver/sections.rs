@@ -28,7 +28,7 @@ fn read(log: &str) -> (Vec<(String, Vec<String>)>, Vec<String>) {
             assert!(!is_open, "a section in a section\n{log}");
             let (time, name) = start.split_once(':').unwrap();
             assert!(time.parse::<u64>().unwrap() > 1_700_000_000, "{time}");
-            let name = name.strip_suffix("[collapsed=true]").expect("collapsed");
+            let name = name.strip_suffix("[collapsed=true]").unwrap();
             sections.push((name.to_owned(), vec![text.to_owned()]));
             is_open = true;
         } else {

@@ -168,7 +168,7 @@ fn on_a_terminal(arguments: &[&str], environment: &[(&str, &str)]) -> String {
         .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .output()
-        .expect("util-linux's `script` makes a terminal");
+        .unwrap_or_else(|error| panic!("util-linux's `script`, which makes a terminal: {error}"));
     String::from_utf8_lossy(&stdout).into_owned()
 }
 

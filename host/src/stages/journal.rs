@@ -9,12 +9,16 @@ use crate::failure::Failure;
 use crate::output;
 use crate::state::AttemptId;
 
-/// Runs `stage` by `run`. All lines of the log are its, until it ends: a stage has one thread.
+/// Runs `stage` by `run`. All lines of the log are its, until it ends: a stage has one thread. Where the log is the
+/// job log, everybody knows whose it is, and GitLab Runner tells how a stage ended.
 pub(super) fn kept(
     stage: &Stage,
     context: &Context,
     run: impl FnOnce() -> Result<(), Failure>,
 ) -> Result<(), Failure> {
+    if !output::notes_are_copied() {
+        return run();
+    }
     let began = Instant::now();
     // Of the highest level, so that it is there for every line that is.
     let span = tracing::error_span!(
@@ -45,10 +49,6 @@ pub(super) fn kept(
                     error = report.error,
                     "the job cannot have what it asks for"
                 );
-            }
-            // On stderr the failure itself follows.
-            Err(Failure::System(report)) if !output::notes_are_copied() => {
-                tracing::info!(seconds, error = report.error, "the stage has failed");
             }
             Err(Failure::System(report)) => tracing::error!(
                 seconds,
