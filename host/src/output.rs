@@ -11,9 +11,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-pub use outlet::Outlet;
-
 use crate::environment::{self, Process};
+
+pub use outlet::Outlet;
 
 /// Prints the JSON answer of `config`, the one thing that stage may have on stdout.
 ///

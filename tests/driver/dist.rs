@@ -81,6 +81,14 @@ fn scratch() -> TempDir {
     TempDir::with_prefix_in("unpacked-", env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
+/// The files that a document links to.
+fn links(document: &str) -> Vec<String> {
+    let targets =
+        document.split("](").skip(1).filter_map(|rest| rest.split([')', '#', ' ']).next());
+    let is_file = |target: &&str| !target.is_empty() && !target.contains(':');
+    targets.filter(is_file).map(str::to_owned).collect()
+}
+
 /// Rehearses the example's job with what was unpacked, without anything else of this repository.
 fn rehearses(pointsman: &Path, examples: &Path) {
     let example = examples.join("three-environments");
@@ -150,11 +158,22 @@ fn the_archive_has_all_and_works() {
     for (policy, entry) in pinned {
         let component = tree.join("policies").join(entry["component"].as_str().unwrap());
         assert_eq!(entry["sha256"].as_str().unwrap(), digest(&component), "{policy}");
-        assert!(tree.join(format!("policies/{policy}.md")).exists());
+        assert!(tree.join(format!("plugins/{policy}/README.md")).exists());
     }
     let licences = fs::read_to_string(tree.join("THIRD-PARTY.txt")).unwrap();
     for crate_ in ["russh", "wasmtime", "aws-sdk-ecs", "wit-bindgen", "aws-lc-sys"] {
         assert!(licences.contains(&format!("\n== {crate_} ")), "{crate_}");
+    }
+
+    for name in found.iter().filter(|name| name.ends_with(".md")) {
+        let document = tree.join(name);
+        for link in links(&fs::read_to_string(&document).unwrap()) {
+            // Folders and modules are of the sources; files come along.
+            let is_of_sources =
+                root().join(name).with_file_name(&link).is_dir() || link.ends_with(".rs");
+            let is_there = document.with_file_name(&link).exists();
+            assert!(is_there || is_of_sources, "{name} links to {link}");
+        }
     }
 
     let pointsman = tree.join("bin/pointsman");
