@@ -182,6 +182,9 @@ fn the_archive_has_all_and_works() {
     assert_eq!(serde_json::from_str::<Value>(&version).unwrap(), build);
     let completions = said(Command::new(&pointsman).args(["completions", "fish"]));
     assert_eq!(fs::read_to_string(tree.join("completions/pointsman.fish")).unwrap(), completions);
+    let schema = fs::read_to_string(tree.join("pointsman.schema.json")).unwrap();
+    assert_eq!(schema, said(Command::new(&pointsman).arg("schema")));
+    assert!(serde_json::from_str::<Value>(&schema).unwrap()["properties"].is_object());
     let agent = said(Command::new("readelf").args(["-lW"]).arg(tree.join("bin/pointsman-agent")));
     assert!(!agent.contains("INTERP"), "the agent is for any image: {agent}");
     rehearses(&pointsman, &tree.join("examples"));
@@ -208,6 +211,7 @@ fn the_debian_package_has_all_and_works() {
         ("./usr/bin/pointsman-simulator", "-rwxr-xr-x"),
         ("./usr/share/pointsman/policies/by-tag.wasm", "-rw-r--r--"),
         ("./usr/share/pointsman/policies/policies.toml", "-rw-r--r--"),
+        ("./usr/share/pointsman/pointsman.schema.json", "-rw-r--r--"),
         ("./usr/share/man/man1/pointsman.1.gz", "-rw-r--r--"),
         ("./usr/share/bash-completion/completions/pointsman", "-rw-r--r--"),
         ("./usr/share/zsh/vendor-completions/_pointsman", "-rw-r--r--"),

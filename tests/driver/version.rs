@@ -12,8 +12,10 @@ use crate::rehearsal::{pinned, root};
 use crate::support::house::DRIVER;
 
 /// Every command that a user can give, as the help lists them.
-const COMMANDS: [&str; 8] =
-    ["config", "prepare", "run", "cleanup", "rehearse", "policy", "explain", "sweep"];
+const COMMANDS: [&str; 12] = [
+    "config", "prepare", "run", "cleanup", "rehearse", "policy", "explain", "sweep", "check",
+    "doctor", "migrate", "schema",
+];
 
 fn pointsman<S: AsRef<OsStr>>(arguments: &[S]) -> String {
     let output = Command::new(DRIVER).args(arguments).output().unwrap();
@@ -195,8 +197,10 @@ fn colours_are_for_terminals_that_want_them() {
 
     // Nothing else has colours, errors and the trace log included.
     let explain = [&global[..], &["explain", &pipeline]].concat();
-    let absent = ["--config", "/nonexistent", "explain"];
-    for arguments in [&explain[..], &absent, &["--help"], &["rehearse", "--no-such"], &["version"]]
+    let check = [&global[..], &["check"]].concat();
+    let absent = ["--config", "/nonexistent", "doctor"];
+    for arguments in
+        [&explain[..], &check, &absent, &["--help"], &["rehearse", "--no-such"], &["version"]]
     {
         let text = on_a_terminal(arguments, &[("POINTSMAN_LOG", "trace"), ("NO_COLOR", "1")]);
         assert!(!text.is_empty() && !text.contains('\u{1b}'), "{arguments:?}: {text:?}");
