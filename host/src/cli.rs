@@ -3,6 +3,7 @@
 mod check;
 mod doctor;
 mod explain;
+mod generated;
 mod iam_policy;
 mod migrate;
 mod policy;
@@ -10,6 +11,7 @@ mod rehearse;
 mod schema;
 mod sweep;
 mod trace;
+mod version;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -26,7 +28,7 @@ use crate::stages::{self, Context, Stage, Termination};
 
 /// Runs GitLab CI jobs where WebAssembly policies say: a custom executor driver for GitLab Runner
 #[derive(Debug, Parser)]
-#[command(name = "pointsman", version, propagate_version = true)]
+#[command(name = "pointsman", version, long_version = version::text(), propagate_version = true)]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -111,6 +113,12 @@ enum Command {
     Sweep(sweep::SweepArguments),
     /// Lists the tasks of this manager that run
     Tasks(sweep::TasksArguments),
+    /// Tells the version and how it was built
+    Version(version::Arguments),
+    /// Writes the completions of a shell to stdout
+    Completions(generated::Completions),
+    /// Writes the manual pages
+    Man(generated::Man),
 }
 
 /// The hidden names are those that GitLab's Fargate driver takes as well.
@@ -182,6 +190,13 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Tasks(arguments) => {
             return end(guard(|| sweep::tasks(&cli.global, &arguments)), &environment);
         }
+        Command::Version(arguments) => {
+            return end(guard(|| version::run(&arguments)), &environment);
+        }
+        Command::Completions(arguments) => {
+            return end(guard(|| generated::completions(&arguments)), &environment);
+        }
+        Command::Man(arguments) => return end(guard(|| generated::man(&arguments)), &environment),
     };
     let termination = Termination::install(&environment);
     let ended = guard(|| {

@@ -121,6 +121,13 @@ pub fn log_filter(variables: &impl Variables) -> Option<String> {
     variables.get("POINTSMAN_LOG").and_then(|value| value.into_string().ok())
 }
 
+/// Whether colours are welcome where there is a terminal: not with `NO_COLOR` set to anything (its own definition,
+/// no-color.org), and not on a terminal that has none.
+pub fn wants_colour(variables: &impl Variables) -> bool {
+    variables.get("NO_COLOR").is_none_or(|value| value.is_empty())
+        && variables.get("TERM").is_none_or(|value| value != "dumb")
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
@@ -157,6 +164,19 @@ mod tests {
         check(HashMap::from([("HOME", "/h")]), Some("/h/.cache/pointsman"));
         check(HashMap::from([("HOME", "/h"), ("XDG_CACHE_HOME", "/c")]), Some("/c/pointsman"));
         check(HashMap::from([("XDG_CACHE_HOME", "relative")]), None);
+    }
+
+    #[test]
+    fn no_color_means_no_colour() {
+        let check = |variables: &[(&'static str, &'static str)], expected| {
+            let variables: HashMap<&str, &str> = variables.iter().copied().collect();
+            assert_eq!(wants_colour(&variables), expected, "{variables:?}");
+        };
+        check(&[], true);
+        check(&[("TERM", "xterm")], true);
+        check(&[("TERM", "dumb")], false);
+        check(&[("NO_COLOR", "1"), ("TERM", "xterm")], false);
+        check(&[("NO_COLOR", "")], true);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 pub mod cleanup;
 pub mod config;
 mod facts;
+mod journal;
 pub(crate) mod launch;
 mod loss;
 pub mod prepare;
@@ -168,6 +169,18 @@ pub enum Stage {
     Cleanup,
 }
 
+impl Stage {
+    /// As GitLab Runner calls it.
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Config => "config",
+            Self::Prepare => "prepare",
+            Self::Run { .. } => "run",
+            Self::Cleanup => "cleanup",
+        }
+    }
+}
+
 /// Runs `stage`.
 ///
 /// # Errors
@@ -178,6 +191,10 @@ pub fn run_stage(
     context: &Context,
     termination: &Termination,
 ) -> Result<(), Failure> {
+    journal::kept(stage, context, || carry_out(stage, context, termination))
+}
+
+fn carry_out(stage: &Stage, context: &Context, termination: &Termination) -> Result<(), Failure> {
     match stage {
         Stage::Config => config::config(context),
         Stage::Prepare => block_on(prepare::prepare(context, termination)),

@@ -116,7 +116,7 @@ fn play(global: &Global, arguments: Arguments) -> Result<bool, Failure> {
             })
             .collect(),
         environment: environment::all(),
-        colour: !json && output::is_terminal(),
+        colour: !json && output::takes_colour(),
         patience: Patience::default(),
         interrupt,
     };

@@ -1,10 +1,13 @@
 //! The log for operators, apart from what job logs are meant to say.
 
 use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+use std::sync::Mutex;
 
 use clap::Args;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use crate::environment::{self, Process};
 use crate::output;
@@ -41,8 +44,14 @@ pub(super) fn start(arguments: &LogArguments, settings: &LogSettings) {
     let level = if arguments.debug { Some(LogLevel::Debug) } else { arguments.log_level };
     let level = level.or(settings.level);
     let path = arguments.log_file.as_ref().or(settings.file.as_ref());
-    let file = path.and_then(|path| match File::options().create(true).append(true).open(path) {
-        Ok(file) => Some(file),
+    // Each line is one write, so all stages of all jobs can append to one file.
+    let mut options = File::options();
+    options.create(true).append(true).mode(0o600);
+    let file = path.and_then(|path| match options.open(path) {
+        Ok(file) => {
+            output::copy_notes();
+            Some(file)
+        }
         // A job is worth more than its log.
         Err(error) => {
             output::note(&format!("The log file {} cannot be written: {error}", path.display()));
@@ -52,22 +61,28 @@ pub(super) fn start(arguments: &LogArguments, settings: &LogSettings) {
     let filter = EnvFilter::new(
         environment::log_filter(&Process).unwrap_or_else(|| filter(level, file.is_some())),
     );
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(true).with_ansi(false);
-    let is_json = arguments.log_format.unwrap_or(settings.format) == LogFormat::Json;
+    let writer = match file {
+        Some(file) => BoxMakeWriter::new(Mutex::new(file)),
+        None => BoxMakeWriter::new(std::io::stderr),
+    };
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(true)
+        .with_ansi(false)
+        .with_writer(writer);
     // It only fails when a log was started before.
-    let _ = match (file, is_json) {
-        (Some(file), true) => log.json().with_writer(std::sync::Mutex::new(file)).try_init(),
-        (Some(file), false) => log.with_writer(std::sync::Mutex::new(file)).try_init(),
-        (None, true) => log.json().with_writer(std::io::stderr).try_init(),
-        (None, false) => log.with_writer(std::io::stderr).try_init(),
+    let _ = match arguments.log_format.unwrap_or(settings.format) {
+        LogFormat::Text => log.try_init(),
+        LogFormat::Json => log.json().flatten_event(true).with_span_list(false).try_init(),
     };
 }
 
 /// Libraries are only heard when they warn. What policies log goes into a file, not into the job log: for that they
-/// have `notice`.
+/// have `notice`. A file is for keeping, so it has by default what became of each stage.
 fn filter(level: Option<LogLevel>, is_file: bool) -> String {
     let guests = if is_file { "" } else { ",pointsman::guest=off" };
     match level {
+        None if is_file => "warn,pointsman=info".to_owned(),
         None => format!("warn{guests}"),
         Some(LogLevel::Error) => format!("error{guests}"),
         Some(level) => format!("warn,pointsman={}{guests}", level.name()),
@@ -81,6 +96,7 @@ mod tests {
     #[test]
     fn libraries_and_policies_do_not_fill_job_logs() {
         assert_eq!(filter(None, false), "warn,pointsman::guest=off");
+        assert_eq!(filter(None, true), "warn,pointsman=info");
         assert_eq!(filter(Some(LogLevel::Info), false), "warn,pointsman=info,pointsman::guest=off");
         assert_eq!(filter(Some(LogLevel::Debug), true), "warn,pointsman=debug");
         assert_eq!(filter(Some(LogLevel::Error), true), "error");

@@ -121,6 +121,29 @@ fn shown(text: &str, colour: bool) -> String {
     shown
 }
 
+/// Stands before and behind a section's marker.
+const CLEAR_LINE: &[u8] = b"\x1b[0K";
+
+/// Where the marker of a section begins that `line`, ended by a carriage return, closes with: GitLab takes it for
+/// the fold of a log and shows the text behind it (lib/gitlab/regex.rb, `build_trace_section_regex`).
+fn section_marker(line: &[u8]) -> Option<usize> {
+    let start = line.windows(8).rposition(|window| window == b"section_")?;
+    let rest = str::from_utf8(&line[start + 8..]).ok()?;
+    let rest = rest.strip_prefix("start:").or_else(|| rest.strip_prefix("end:"))?;
+    let (time, rest) = rest.split_once(':')?;
+    let name = match rest.split_once('[') {
+        Some((name, options)) if options.ends_with(']') => name,
+        Some(_) => return None,
+        None => rest,
+    };
+    let of_name = |one: char| one.is_ascii_alphanumeric() || "_.-".contains(one);
+    let is_marker = !time.is_empty()
+        && time.chars().all(|one| one.is_ascii_digit())
+        && !name.is_empty()
+        && name.chars().all(of_name);
+    is_marker.then_some(start)
+}
+
 /// Cuts a stream of bytes into lines.
 #[derive(Default)]
 pub(super) struct Lines {
@@ -128,6 +151,8 @@ pub(super) struct Lines {
     /// Lines that begin so are collected and not shown.
     carried: Option<&'static str>,
     collected: Vec<u8>,
+    /// The line began with a marker of a section, which does not show.
+    marked: bool,
 }
 
 impl Lines {
@@ -145,8 +170,20 @@ impl Lines {
     pub(super) fn push(&mut self, bytes: &[u8], log: &JobLog<'_>) {
         for byte in bytes {
             match byte {
-                b'\n' => self.give(log),
-                b'\r' => self.end(log),
+                b'\n' => {
+                    if !self.is_hidden() {
+                        self.give(log);
+                    }
+                    self.line.clear();
+                    self.marked = false;
+                }
+                b'\r' => {
+                    if let Some(start) = section_marker(&self.line) {
+                        self.line.truncate(start);
+                        self.marked = true;
+                    }
+                    self.end(log);
+                }
                 byte => {
                     self.line.push(*byte);
                     if self.line.len() >= MAX_LINE {
@@ -159,9 +196,15 @@ impl Lines {
 
     /// Gives out what is left.
     pub(super) fn end(&mut self, log: &JobLog<'_>) {
-        if !self.line.is_empty() {
+        if !self.line.is_empty() && !self.is_hidden() {
             self.give(log);
         }
+        self.line.clear();
+    }
+
+    /// Whether there is nothing beside a section's marker, which GitLab shows as no line either.
+    fn is_hidden(&self) -> bool {
+        self.marked && (self.line.is_empty() || self.line == CLEAR_LINE)
     }
 
     fn give(&mut self, log: &JobLog<'_>) {
@@ -196,6 +239,30 @@ mod tests {
             text,
             "a     | one\na     | two\na     | \na     | \na     | half\na     | three\n"
         );
+    }
+
+    #[test]
+    fn markers_of_sections_do_not_show() {
+        let text = logged(false, |log| {
+            let mut lines = Lines::default();
+            lines.push(b"section_start:17:wait_1[collapsed=true]\r\x1b[0KWaiting...\nin\n\n", log);
+            lines.push(b"section_end:18:wait_1\r\x1b[0K\nout\n", log);
+            lines.push(b"\x1b[0Ksection_start:19:a.b-c\r\x1b[0K\x1b[36mOwn\x1b[0m\n", log);
+            lines.push(b"half section_end:19:a.b-c\r\x1b[0Ksection_start:20:n\r\x1b[0Knext\n", log);
+            lines.push(b"section_end:20:n\r\x1b[0K", log);
+            lines.end(log);
+        });
+        let expected = ["Waiting...", "in", "", "out", "Own", "half ", "next"];
+        let expected: String = expected.iter().map(|line| format!("a     | {line}\n")).collect();
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn what_only_looks_like_a_marker_shows() {
+        for line in ["section_start:x:a", "section_end:1:", "section_start:1:a b", "section_ends"] {
+            assert_eq!(section_marker(line.as_bytes()), None, "{line}");
+        }
+        assert_eq!(section_marker(b"section_start:1:a[collapsed=true"), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use super::{Context, facts};
+use super::{Context, facts, journal};
 use crate::backend::local::task_directory;
 use crate::environment::ATTEMPT;
 use crate::failure::{Failure, Report};
@@ -60,6 +60,8 @@ pub fn config(context: &Context) -> Result<(), Failure> {
     let job = response::parse(&bytes)?;
     let (name, profile) = context.profile()?;
     let state = context.state()?;
+    let id = AttemptId::new(job.id).map_err(|error| Failure::System(Report::of(&error)))?;
+    journal::is_of(&id);
     let identity = JobIdentity::from(&job);
     let earlier = earlier_attempts(&state, &identity);
     let store = policy::Store::open(&state.directory().join("policies"))?.telling(output::note);
@@ -78,7 +80,6 @@ pub fn config(context: &Context) -> Result<(), Failure> {
         bounds: &profile.bounds,
         claims_taint: profile.claims_taint,
     };
-    let id = AttemptId::new(job.id).map_err(|error| Failure::System(Report::of(&error)))?;
     let lifetime = SignedDuration::try_from(job.timeout + SLACK)
         .map_err(|error| Failure::System(Report::of(&error)))?;
     let deadline = Timestamp::now()

@@ -18,7 +18,7 @@ use super::{Context, Termination, launch, loss};
 use crate::backend::{self, Cause, Fault, FullSubnets, TaskBackend, TaskId, TaskStatus};
 use crate::environment::checkpoint;
 use crate::failure::{Failure, Report};
-use crate::output;
+use crate::output::{self, Section};
 use crate::placement::Placement;
 use crate::settings::{Cluster, ClusterBackend};
 use crate::state::{Attempt, Launch, LaunchFailure, Outcome, OutcomeKind, State};
@@ -282,10 +282,17 @@ impl Work<'_> {
         let target = |address, status: &TaskStatus| {
             launch::target(self.attempt, definition, address, status)
         };
+        let section = Section::open(
+            "wait",
+            [self.attempt.number as usize, self.attempt.earlier.len() + 1],
+            &format!("Waiting for task {}...", short(&task)),
+        );
         let reached = tokio::select! {
             () = &mut *terminated => return Ok(Ended::Cancelled),
             reached = waiting.until_ready(target) => reached,
         };
+        // What follows is not to be overlooked in a collapsed section.
+        drop(section);
         let (session, address, seen) = match reached {
             Ok(reached) => reached,
             Err(lost) => return Ok(Ended::Lost(lost)),

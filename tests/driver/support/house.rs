@@ -65,10 +65,23 @@ impl House {
         )
     }
 
+    /// A house whose tasks' containers start with `agent`.
+    pub(crate) fn with_agent(agent: &Path) -> Self {
+        Self::build(|_| {}, |_| {}, agent)
+    }
+
     /// A house whose settings and whose simulator's world are changed before anything starts.
     pub(crate) fn with(
         change_settings: impl FnOnce(&mut String),
         change_world: impl FnOnce(&mut Value),
+    ) -> Self {
+        Self::build(change_settings, change_world, &executable("pointsman-agent"))
+    }
+
+    fn build(
+        change_settings: impl FnOnce(&mut String),
+        change_world: impl FnOnce(&mut Value),
+        agent: &Path,
     ) -> Self {
         let directory = TempDir::with_prefix_in("house-", env!("CARGO_TARGET_TMPDIR")).unwrap();
         let path = directory.path();
@@ -90,7 +103,7 @@ impl House {
             .arg("--directory")
             .arg(path.join("simulator"))
             .arg("--agent")
-            .arg(executable("pointsman-agent"))
+            .arg(agent)
             // The simulator ends when this pipe does, so also when the test panics.
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
