@@ -170,18 +170,39 @@ fn the_templates_import_what_others_export() {
 #[test]
 fn terraform_finds_everything_that_its_files_name() {
     for name in ["", "environment"] {
-        terraform::Module::read(name).check();
+        assert_eq!(terraform::Module::read(name).missing(), Vec::<String>::new(), "`{name}`");
     }
     terraform::check_calls();
+    // That it would say so.
+    let broken = terraform::Module::broken(
+        "environment",
+        "aws_iam_role.execution.arn",
+        "aws_iam_role.exec.arn",
+    );
+    assert_eq!(broken.missing(), ["aws_iam_role.exec.arn"]);
+    let broken = terraform::Module::broken("", "${var.vpc_id}", "vpc");
+    assert_eq!(broken.missing(), Vec::<String>::new(), "used twice");
+    let broken = terraform::Module::broken("environment", "${var.vpc_id}", "vpc");
+    assert_eq!(broken.missing(), ["the use of var.vpc_id"]);
 }
 
 #[test]
 fn the_provider_knows_the_arguments_of_every_resource() {
     let mut resources = 0;
     for name in ["", "environment"] {
-        resources += terraform::Module::read(name).check_against_the_provider();
+        let (mistakes, some) = terraform::Module::read(name).against_the_provider();
+        assert_eq!(mistakes, Vec::<String>::new(), "`{name}`");
+        resources += some;
     }
     assert!(resources >= 15, "{resources} resources: is this test right?");
+    let broken = terraform::Module::broken("environment", "cpu_architecture", "architecture");
+    let place = "aws_ecs_task_definition.task.runtime_platform";
+    assert_eq!(
+        broken.against_the_provider().0,
+        [format!("{place}: the provider knows no `architecture`")]
+    );
+    let broken = terraform::Module::broken("environment", "\"cluster_name\"", "\"cluster\"");
+    assert_eq!(broken.against_the_provider().0.len(), 2);
 }
 
 /// With Terraform itself where it is installed, else by what its formatting comes to in these files.

@@ -1,6 +1,7 @@
 //! Every link to a file or a heading of this repository leads somewhere.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::Path;
 
 use super::Document;
@@ -119,6 +120,41 @@ fn a_page_has_one_title_and_no_line_that_is_an_editors() {
         );
         for mark in ["<<<<<<<", ">>>>>>>"] {
             assert!(!document.text.contains(mark), "{}", document.path);
+        }
+    }
+}
+
+/// Pages say which test holds what they say.
+#[test]
+fn the_tests_that_pages_name_are_there() {
+    let mut all = String::new();
+    for directory in ["host", "agent", "simulator", "tests"] {
+        sources(&root().join(directory), &mut all);
+    }
+    let mut names = 0;
+    for document in Document::all() {
+        if !document.path.starts_with("docs/") {
+            continue;
+        }
+        for code in document.text.split('`').skip(1).step_by(2) {
+            let is_of_name = |each: char| each.is_ascii_lowercase() || each == '_' || each == ':';
+            let Some((_, function)) = code.rsplit_once("::") else { continue };
+            if code.chars().all(is_of_name) {
+                names += 1;
+                assert!(all.contains(&format!("fn {function}(")), "{}: `{code}`", document.path);
+            }
+        }
+    }
+    assert!(names >= 10, "{names} names: is this test right?");
+}
+
+fn sources(directory: &Path, text: &mut String) {
+    for entry in fs::read_dir(directory).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            sources(&path, text);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text.push_str(&fs::read_to_string(path).unwrap());
         }
     }
 }

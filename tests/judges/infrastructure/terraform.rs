@@ -41,7 +41,6 @@ pub(super) fn files() -> Vec<PathBuf> {
 
 /// A module: blocks by kind, type and name.
 pub(super) struct Module {
-    name: String,
     blocks: Value,
 }
 
@@ -51,8 +50,7 @@ impl Module {
         let output =
             python().arg(script("read_terraform.py")).arg(root().join(name)).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let blocks = serde_json::from_slice(&output.stdout).unwrap();
-        Self { name: name.to_owned(), blocks }
+        Self { blocks: serde_json::from_slice(&output.stdout).unwrap() }
     }
 
     fn of_kind(&self, kind: &str) -> Map<String, Value> {
@@ -65,16 +63,17 @@ impl Module {
         resource
     }
 
-    /// Whatever an expression names is there, and every variable is used.
-    pub(super) fn check(&self) {
+    /// What expressions name and is not there, and variables that none names.
+    pub(super) fn missing(&self) -> Vec<String> {
         let text = self.blocks.to_string();
         let mut n_references = 0;
-        let mut variables: BTreeSet<String> = self.of_kind("variable").keys().cloned().collect();
+        let mut missing = Vec::new();
+        let mut unused: BTreeSet<String> = self.of_kind("variable").keys().cloned().collect();
         for path in references(&text) {
             let path: Vec<&str> = path.split('.').collect();
             let found = match path.as_slice() {
                 ["var", name, ..] => {
-                    variables.remove(*name);
+                    unused.remove(*name);
                     self.of_kind("variable").contains_key(*name)
                 }
                 ["local", name, ..] => self.of_kind("locals").contains_key(*name),
@@ -86,47 +85,71 @@ impl Module {
                 _ => continue,
             };
             n_references += 1;
-            assert!(found, "`{}`: {} is not there", self.name, path.join("."));
+            if !found {
+                missing.push(path.join("."));
+            }
         }
         assert!(n_references >= 10, "{n_references} references: is this test right?");
-        assert_eq!(variables, BTreeSet::new(), "`{}`: unused variables", self.name);
+        missing.extend(unused.iter().map(|name| format!("the use of var.{name}")));
+        missing
     }
 
-    /// Answers how many resources there are.
-    pub(super) fn check_against_the_provider(&self) -> usize {
+    /// What the provider would not take; and how many resources there are.
+    pub(super) fn against_the_provider(&self) -> (Vec<String>, usize) {
         let schema = fs::read_to_string(script("terraform_provider.json")).unwrap();
         let schema: Value = serde_json::from_str(&schema).unwrap();
         let mut resources = 0;
+        let mut mistakes = Vec::new();
         for (kind, named) in self.of_kind("resource") {
             for (name, arguments) in named.as_object().unwrap() {
                 let known = &schema["resources"][&kind];
                 assert!(known.is_object(), "tests/judges/terraform_provider.json has no {kind}");
                 let meta = ["count", "for_each"];
-                check_arguments(arguments, known, &meta, &format!("{kind}.{name}"));
+                check_arguments(arguments, known, &meta, &format!("{kind}.{name}"), &mut mistakes);
                 resources += 1;
             }
         }
-        resources
+        (mistakes, resources)
+    }
+
+    /// The same module with something wrong in it.
+    pub(super) fn broken(name: &str, from: &str, to: &str) -> Self {
+        let mut module = Self::read(name);
+        let text = module.blocks.to_string();
+        assert!(text.contains(from), "no {from}");
+        module.blocks = serde_json::from_str(&text.replacen(from, to, 1)).unwrap();
+        module
     }
 }
 
-fn check_arguments(arguments: &Value, known: &Value, meta: &[&str], place: &str) {
+fn check_arguments(
+    arguments: &Value,
+    known: &Value,
+    meta: &[&str],
+    place: &str,
+    mistakes: &mut Vec<String>,
+) {
     let arguments = arguments.as_object().unwrap();
     for (name, value) in arguments {
         if meta.contains(&name.as_str()) {
             continue;
         }
         let argument = &known[name];
-        assert!(!argument.is_null(), "{place}: the provider knows no `{name}`");
+        if argument.is_null() {
+            mistakes.push(format!("{place}: the provider knows no `{name}`"));
+        }
         if argument["block"].is_object() {
             for block in value.as_array().unwrap() {
-                check_arguments(block, &argument["block"], &[], &format!("{place}.{name}"));
+                let place = format!("{place}.{name}");
+                check_arguments(block, &argument["block"], &[], &place, mistakes);
             }
         }
     }
     for (name, argument) in known.as_object().unwrap() {
         let required = argument == "required" || argument["use"] == "required";
-        assert!(!required || arguments.contains_key(name), "{place} has no `{name}`");
+        if required && !arguments.contains_key(name) {
+            mistakes.push(format!("{place} has no `{name}`"));
+        }
     }
 }
 
