@@ -50,7 +50,7 @@ fn the_managers_config_is_wired_for_its_settings() {
                     "builds_dir" => &definition.builds_dir,
                     _ => &definition.cache_dir,
                 };
-                assert_eq!(runner[key].as_str(), Some(expected.as_str()), "{name}");
+                assert_eq!(runner[key].as_str(), expected.as_deref(), "{name}");
             }
         }
         let custom = &runner["custom"];
