@@ -43,21 +43,21 @@ resource "aws_secretsmanager_secret" "runner_tokens" {
 }
 
 locals {
-  trust_ecs_tasks = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Effect    = "Allow"
-      Principal = { Service = "ecs-tasks.amazonaws.com" }
-      Action    = "sts:AssumeRole"
-      Condition = { StringEquals = { "aws:SourceAccount" = data.aws_caller_identity.current.account_id } }
-    }]
+  trust = {
+    Effect    = "Allow"
+    Principal = { Service = "ecs-tasks.amazonaws.com" }
+    Action    = "sts:AssumeRole"
+  }
+  # For roles whose credentials a task gets: for tasks of this account only.
+  trust_own_tasks = merge(local.trust, {
+    Condition = { StringEquals = { "aws:SourceAccount" = data.aws_caller_identity.current.account_id } }
   })
 }
 
 # For ECS, not for the manager: pulls its image, writes its log, and hands it the tokens.
 resource "aws_iam_role" "manager_execution" {
   name               = "acme-gitlab-manager-execution"
-  assume_role_policy = local.trust_ecs_tasks
+  assume_role_policy = jsonencode({ Version = "2012-10-17", Statement = [local.trust] })
 }
 
 resource "aws_iam_role_policy" "manager_execution" {
@@ -93,7 +93,7 @@ resource "aws_iam_role_policy" "manager_execution" {
 # The manager's own credentials.
 resource "aws_iam_role" "manager" {
   name               = "acme-gitlab-manager"
-  assume_role_policy = local.trust_ecs_tasks
+  assume_role_policy = jsonencode({ Version = "2012-10-17", Statement = [local.trust_own_tasks] })
 }
 
 # What `pointsman iam-policy` prints for runner-manager/pointsman.toml, byte by byte: after a change of that file, let

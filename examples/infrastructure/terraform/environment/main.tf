@@ -55,21 +55,21 @@ resource "aws_cloudwatch_log_group" "tasks" {
 }
 
 locals {
-  trust_ecs_tasks = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Effect    = "Allow"
-      Principal = { Service = "ecs-tasks.amazonaws.com" }
-      Action    = "sts:AssumeRole"
-      Condition = { StringEquals = { "aws:SourceAccount" = data.aws_caller_identity.current.account_id } }
-    }]
+  trust = {
+    Effect    = "Allow"
+    Principal = { Service = "ecs-tasks.amazonaws.com" }
+    Action    = "sts:AssumeRole"
+  }
+  # For roles whose credentials a task gets: for tasks of this account only.
+  trust_own_tasks = merge(local.trust, {
+    Condition = { StringEquals = { "aws:SourceAccount" = data.aws_caller_identity.current.account_id } }
   })
 }
 
 # For ECS, not for jobs: pulls the image and writes the log.
 resource "aws_iam_role" "execution" {
   name               = "acme-gitlab-${var.environment}-execution"
-  assume_role_policy = local.trust_ecs_tasks
+  assume_role_policy = jsonencode({ Version = "2012-10-17", Statement = [local.trust] })
 }
 
 resource "aws_iam_role_policy" "execution" {
@@ -100,7 +100,7 @@ resource "aws_iam_role_policy" "execution" {
 # What jobs of this environment may do in AWS. It may nothing yet: attach what a deployment needs.
 resource "aws_iam_role" "deploy" {
   name               = "acme-gitlab-${var.environment}-deploy"
-  assume_role_policy = local.trust_ecs_tasks
+  assume_role_policy = jsonencode({ Version = "2012-10-17", Statement = [local.trust_own_tasks] })
 }
 
 # One for each architecture: an override of RunTask cannot change it.
