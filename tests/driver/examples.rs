@@ -140,6 +140,11 @@ impl Container {
         let state = directory.path().join("state");
         fs::write(&settings, text.replace("/var/lib/pointsman", state.to_str().unwrap())).unwrap();
         let programs = directory.path().join("bin");
+        let template = fs::read_to_string(manager().join("config.toml")).unwrap();
+        let template = template
+            .replace("/usr/local/bin", programs.to_str().unwrap())
+            .replace("/etc/pointsman/pointsman.toml", settings.to_str().unwrap());
+        fs::write(directory.path().join("template.toml"), template).unwrap();
         fs::create_dir(&programs).unwrap();
         fs::write(programs.join("gitlab-runner"), GITLAB_RUNNER).unwrap();
         fs::set_permissions(programs.join("gitlab-runner"), fs::Permissions::from_mode(0o755))
@@ -155,7 +160,7 @@ impl Container {
             .env("HOME", directory.path())
             .env("WITNESS", directory.path().join("witness"))
             .env("POINTSMAN_SETTINGS", settings)
-            .env("RUNNER_TEMPLATE", manager().join("config.toml"))
+            .env("RUNNER_TEMPLATE", directory.path().join("template.toml"))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log);

@@ -139,7 +139,8 @@ fn the_tests_that_pages_name_are_there() {
         for code in document.text.split('`').skip(1).step_by(2) {
             let is_of_name = |each: char| each.is_ascii_lowercase() || each == '_' || each == ':';
             let Some((_, function)) = code.rsplit_once("::") else { continue };
-            if code.chars().all(is_of_name) {
+            // Those of the driver's own are targets of its trace log.
+            if code.chars().all(is_of_name) && !code.starts_with("pointsman::") {
                 names += 1;
                 assert!(all.contains(&format!("fn {function}(")), "{}: `{code}`", document.path);
             }
