@@ -318,6 +318,29 @@ fn scripts_are_valid_for_the_shells_that_run_them() {
     assert!(drop("\nunset ") < drop("\npointsman ") && drop("\nunset ") < drop("\ngitlab-runner "));
 }
 
+#[test]
+fn check_finds_nothing_in_the_managers_files() {
+    let directory = pinned("runner-manager");
+    let pointsman = |arguments: &[&str]| {
+        let output = Command::new(DRIVER)
+            .arg("--config")
+            .arg(directory.path().join("pointsman.toml"))
+            .arg("--state-directory")
+            .arg(directory.path().join("state"))
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    let _ = pointsman(&["policy", "sync"]);
+    let config = manager().join("config.toml");
+    let check = ["check", "--runner-config", config.to_str().unwrap(), "--other-machine"];
+    let found = pointsman(&[&check[..], &["--strict", "--format", "json"]].concat());
+    let found: Value = serde_json::from_slice(&found).unwrap();
+    assert_eq!(found["findings"].as_array().map(Vec::len), Some(0), "{found}");
+}
+
 /// What `make dist` puts into its archive beside the repository's own files, as far as images take it.
 const DIST: [&str; 2] = ["bin/pointsman", "policies/*.wasm"];
 
@@ -379,6 +402,12 @@ fn the_images_copy_what_there_is() {
         assert_eq!(exposed, expected, "{image}");
     }
     assert_eq!(versions.len(), 1, "{versions:?}");
+    // tests/driver/dist.rs looks into an archive; this is that the names are the same.
+    if let Ok(dist) = fs::read_to_string(root().join("scripts/dist")) {
+        for place in ["$tree/bin/", "$tree/policies/"] {
+            assert!(dist.contains(place), "scripts/dist puts nothing into {place}");
+        }
+    }
     // Where config.toml and the entry script look for things.
     let text = fs::read_to_string(manager().join("Dockerfile")).unwrap();
     for target in [

@@ -144,6 +144,22 @@ fn both_infrastructures_give_the_manager_the_same_policy() {
 }
 
 #[test]
+fn the_managers_policy_is_what_iam_policy_prints() {
+    let printed = Command::new(env!("CARGO_BIN_EXE_pointsman"))
+        .arg("--config")
+        .arg(examples().join("runner-manager/pointsman.toml"))
+        .arg("iam-policy")
+        .env_clear()
+        .output()
+        .unwrap();
+    assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
+    let policy: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap();
+    let remedy = "examples/infrastructure/README.md tells how to print it again";
+    assert_eq!(terraform::manager_policy(), policy, "{remedy}");
+    assert_eq!(cloudformation::manager_policy(), policy, "{remedy}");
+}
+
+#[test]
 fn cfn_lint_accepts_the_templates() {
     let templates = cloudformation::templates();
     assert_eq!(templates.len(), 3);

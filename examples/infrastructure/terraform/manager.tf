@@ -96,8 +96,7 @@ resource "aws_iam_role" "manager" {
   assume_role_policy = jsonencode({ Version = "2012-10-17", Statement = [local.trust_own_tasks] })
 }
 
-# What `pointsman iam-policy` prints for runner-manager/pointsman.toml, byte by byte: after a change of that file, let
-# it print again.
+# What `pointsman iam-policy` prints for runner-manager/pointsman.toml: after a change of that file, let it print again.
 resource "aws_iam_role_policy" "manager" {
   name   = "pointsman"
   role   = aws_iam_role.manager.id
