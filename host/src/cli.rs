@@ -13,6 +13,7 @@ mod sweep;
 mod trace;
 mod version;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -76,6 +77,9 @@ struct Global {
     /// Keeps state here instead of in the file's `[state] directory`
     #[arg(long, global = true, value_name = "DIRECTORY")]
     state_directory: Option<PathBuf>,
+    /// A job's own tags, as JSON, in place of asking GitLab: a rehearsal has no GitLab
+    #[arg(long, global = true, hide = true, value_name = "JSON", value_parser = rehearsed_tags)]
+    rehearsed_tags: Option<BTreeSet<String>>,
     /// With a file of GitLab's Fargate driver: starts this task definition instead of the file's
     #[arg(long, global = true, value_name = "NAME")]
     task_def: Option<String>,
@@ -209,11 +213,19 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         if matches!(stage, Stage::Config | Stage::Prepare) {
             tell_flags(&flags(&global));
         }
-        let context =
-            Context { settings, profile: global.profile.clone(), environment: environment.clone() };
+        let context = Context {
+            settings,
+            profile: global.profile.clone(),
+            rehearsed_tags: global.rehearsed_tags.clone(),
+            environment: environment.clone(),
+        };
         stages::run_stage(&stage, &context, &termination)
     });
     end(ended, &environment)
+}
+
+fn rehearsed_tags(json: &str) -> Result<BTreeSet<String>, String> {
+    serde_json::from_str(json).map_err(|error| error.to_string())
 }
 
 fn end(ended: Result<(), Failure>, environment: &RunnerEnvironment) -> ExitCode {

@@ -11,6 +11,7 @@ mod loss;
 pub mod prepare;
 pub mod run;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +33,8 @@ pub struct Context {
     pub settings: Settings,
     /// `--profile`
     pub profile: Option<String>,
+    /// `--rehearsed-tags`: what GitLab would answer, where there is none to ask.
+    pub rehearsed_tags: Option<BTreeSet<String>>,
     /// What GitLab Runner said.
     pub environment: RunnerEnvironment,
 }

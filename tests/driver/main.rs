@@ -13,13 +13,14 @@ mod credentials;
 mod dist;
 mod doctor;
 mod doctor_launch;
+mod documents;
+mod examples;
 mod fallback;
 mod fargate;
 mod gitlab;
 mod gitlab_tls;
 #[path = "../../host/src/policy/tests/guests.rs"]
 mod guests;
-mod guide;
 mod hostile;
 mod hostile_policies;
 mod iam;

@@ -137,3 +137,19 @@ fn a_job_that_no_profile_takes_is_stuck() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("stuck") && text.contains("gpu"), "{text}");
 }
+
+#[test]
+fn a_rehearsal_asks_no_gitlab_and_plays_its_answer() {
+    let directory = pinned("three-environments");
+    let settings = directory.path().join("pointsman.toml");
+    let text = fs::read_to_string(&settings).unwrap();
+    // Whoever answered here would be asked; nobody does, and tags are required.
+    let gitlab = "[gitlab]\nurl = \"https://127.0.0.1:1\"\njob_tags = \"required\"\n";
+    fs::write(&settings, format!("{gitlab}\n{text}")).unwrap();
+    let pipeline = directory.path().join(".gitlab-ci.yml");
+    fs::write(&pipeline, "build:\n  tags: [dev]\n  script: [echo done]\n").unwrap();
+    let output = rehearse(directory.path(), &pipeline, &[]);
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(output.status.success(), "{said}");
+    assert!(!said.contains("tags are not known"), "{said}");
+}

@@ -1,11 +1,13 @@
-//! Holds what the driver sends to ECS, STS, EC2, IAM and Service Quotas against two judges that nobody of this project
-//! wrote: AWS's own service models as botocore ships them (`requests`, over what the simulator recorded), and for ECS
-//! moto's server (`moto`).
+//! Holds our work against judges that nobody of this project wrote: what the driver sends to ECS, STS, EC2, IAM and
+//! Service Quotas against AWS's own service models as botocore ships them (`requests`, over what the simulator
+//! recorded), and for ECS against moto's server (`moto`); the examples against cfn-lint, python-hcl2, Terraform's AWS
+//! provider and shellcheck (`infrastructure`).
 //!
-//! Both are Python's; `scripts/judges` installs them.
+//! All are on PyPI; `scripts/judges` installs them.
 
 #![expect(clippy::unwrap_used, reason = "clippy's exception for tests does not reach helpers")]
 
+mod infrastructure;
 mod launches;
 mod moto;
 mod processes;

@@ -1,4 +1,4 @@
-//! The simulator and moto's server as children of a test, and Python with the judges.
+//! The simulator and moto's server as children of a test, and the judges' programs.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -14,15 +14,20 @@ pub(crate) fn script(name: &str) -> PathBuf {
 
 /// The interpreter that has the judges.
 pub(crate) fn python() -> Command {
+    let mut command = judge("python");
+    // Not whatever the user's environment adds to it.
+    command.arg("-I");
+    command
+}
+
+/// A judge that is a program of its own.
+pub(crate) fn judge(name: &str) -> Command {
     let environment = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/judges");
     assert!(
         environment.join("complete").is_file(),
         "the judges are not installed in target/judges: run `scripts/judges`"
     );
-    let mut command = Command::new(environment.join("bin/python"));
-    // Not whatever the user's environment adds to it.
-    command.arg("-I");
-    command
+    Command::new(environment.join("bin").join(name))
 }
 
 /// The simulator's program, beside the driver's.

@@ -72,6 +72,7 @@ pub(super) fn run(
     let context = Context {
         settings: load(global)?,
         profile: global.profile.clone(),
+        rehearsed_tags: None,
         environment: environment.clone(),
     };
     let options = Options {

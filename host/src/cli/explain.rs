@@ -229,7 +229,9 @@ fn trace(job: &Explained) -> String {
             lines.push(format!("  placed on {placement}"));
             lines.push(format!("  since: {}", placement.reason));
             if job.placements.len() > 1 {
-                lines.push(format!("  and {} alternatives", job.placements.len() - 1));
+                let more = job.placements.len() - 1;
+                let plural = if more == 1 { "" } else { "s" };
+                lines.push(format!("  and {more} alternative{plural}"));
             }
         }
         (None, None) => {}

@@ -39,6 +39,10 @@ pub(super) fn gather(
     if settings.job_tags == JobTags::Off {
         return Ok(of_profile());
     }
+    if let Some(tags) = &context.rehearsed_tags {
+        let more = BTreeMap::new();
+        return Ok(Facts { tags: tags.clone(), assurance: Assurance::Server, more });
+    }
     match gitlab::job(settings, &response::token(bytes), job_id) {
         Ok(answer) => Ok(Facts {
             tags: answer.tags,

@@ -44,6 +44,8 @@ impl<'a> Attempt<'a> {
     pub(super) fn new(build: &Build<'a>, state: &BuildState) -> io::Result<Self> {
         let (rehearsal, assignment) = (build.rehearsal, build.assignment);
         let directory = tempfile::Builder::new().prefix("custom-executor").tempdir()?;
+        // Of strings: it cannot fail.
+        let tags = serde_json::to_string(&assignment.job.tags).unwrap_or_default();
         let arguments = [
             "--config".into(),
             rehearsal.settings_path.as_os_str().to_owned(),
@@ -51,6 +53,8 @@ impl<'a> Attempt<'a> {
             assignment.profile.into(),
             "--state-directory".into(),
             rehearsal.state_directory.as_os_str().to_owned(),
+            "--rehearsed-tags".into(),
+            tags.into(),
         ];
         let driver = Driver {
             program: rehearsal.driver,
