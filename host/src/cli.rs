@@ -4,10 +4,12 @@ mod check;
 mod doctor;
 mod explain;
 mod generated;
+mod history;
 mod iam_policy;
 mod migrate;
 mod policy;
 mod rehearse;
+mod report;
 mod schema;
 mod sweep;
 mod trace;
@@ -123,6 +125,10 @@ enum Command {
     Completions(generated::Completions),
     /// Writes the manual pages
     Man(generated::Man),
+    /// Lists attempts at jobs: where each ran, who decided, how it ended
+    History(history::Arguments),
+    /// Sums up what jobs cost, how long they took and what went wrong
+    Report(report::Arguments),
 }
 
 /// The hidden names are those that GitLab's Fargate driver takes as well.
@@ -201,6 +207,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return end(guard(|| generated::completions(&arguments)), &environment);
         }
         Command::Man(arguments) => return end(guard(|| generated::man(&arguments)), &environment),
+        Command::History(arguments) => {
+            return end(guard(|| history::run(&cli.global, &arguments)), &environment);
+        }
+        Command::Report(arguments) => {
+            return end(guard(|| report::run(&cli.global, &arguments)), &environment);
+        }
     };
     let termination = Termination::install(&environment);
     let ended = guard(|| {

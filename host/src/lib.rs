@@ -11,6 +11,7 @@ pub mod doctor;
 pub mod environment;
 pub mod failure;
 pub mod gitlab;
+pub mod history;
 pub mod iam;
 pub mod job;
 pub mod output;

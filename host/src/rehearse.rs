@@ -39,7 +39,7 @@ use pipeline::{Pipeline, PipelineError};
 use runner::Rehearsal;
 use simulator::Simulator;
 
-pub use cost::BASIS as COST_BASIS;
+pub use cost::{BASIS as COST_BASIS, RECORDED_BASIS};
 pub use interrupt::Interrupt;
 pub use record::RecordedPlacement;
 pub use report::{JobReport, Outcome, Report, Total, Try};

@@ -11,6 +11,8 @@
 //! Names are made of the job's id and of random digits: never of text that a job controls, which once cost
 //! GitLab's driver an outage when a token in a file name grew beyond 255 bytes.
 
+mod past;
+
 use std::fmt;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
@@ -26,9 +28,10 @@ use crate::backend::{Cause, Phase, TaskId, TaskStatus};
 use crate::job::Job;
 use crate::placement::Placement;
 use crate::secret::Secret;
+pub use past::{Seen, Wanted, scripts_of_living, visit};
 
 /// Raised when a file's meaning changes; another version's files are refused, not guessed at.
-const VERSION: u32 = 1;
+pub const VERSION: u32 = 1;
 
 /// State that cannot be read or written.
 #[derive(Debug, thiserror::Error)]

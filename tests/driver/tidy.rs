@@ -97,7 +97,8 @@ fn parts_do_not_know_each_other() {
     }
     for below in ["job", "placement", "settings", "secret"] {
         for above in [
-            "stages", "policy", "backend", "ssh", "state", "failure", "cli", "rehearse", "registry",
+            "stages", "policy", "backend", "ssh", "state", "failure", "cli", "rehearse",
+            "registry", "history",
         ] {
             for file in mentions(&format!("crate::{above}")) {
                 let is_of_part =

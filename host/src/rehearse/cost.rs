@@ -9,10 +9,28 @@ use std::time::Duration;
 use crate::placement::size::Size;
 use crate::placement::{Arch, Capacity};
 
-/// Printed wherever an estimate is.
-pub const BASIS: &str = "Costs are estimates in USD: Fargate list prices for Linux as of October 2026, Spot assumed \
-65 % below (AWS publishes 50 to 70 %), by the second from the end of prepare to the end of cleanup, at least one \
-minute; the image pull before, storage beyond 20 GiB, public addresses and traffic come on top.";
+/// What every estimate rests on, without its times.
+macro_rules! prices {
+    () => {
+        "Costs are estimates in USD: Fargate list prices for Linux as of October 2026, Spot assumed 65 % below \
+         (AWS publishes 50 to 70 %), by the second "
+    };
+}
+
+/// Printed wherever an estimate of a rehearsal is.
+pub const BASIS: &str = concat!(
+    prices!(),
+    "from the end of prepare to the end of cleanup, at least one minute; the image pull before, storage beyond \
+     20 GiB, public addresses and traffic come on top."
+);
+
+/// Printed wherever an estimate rests on the times of records.
+pub const RECORDED_BASIS: &str = concat!(
+    prices!(),
+    "from the start of the image pull, or where ECS did not tell it from when the task was reached, to when it \
+     stopped or was told to, at least one minute for each task; the time a task takes to stop, storage beyond \
+     20 GiB, public addresses and traffic come on top."
+);
 
 /// What Spot is assumed to cost of the on-demand price.
 const SPOT: f64 = 0.35;
