@@ -119,16 +119,16 @@ enum Command {
     Sweep(sweep::SweepArguments),
     /// Lists the tasks of this manager that run
     Tasks(sweep::TasksArguments),
+    /// Lists attempts at jobs: where each ran, who decided, how it ended
+    History(history::Arguments),
+    /// Sums up what jobs cost, how long they took and what went wrong
+    Report(report::Arguments),
     /// Tells the version and how it was built
     Version(version::Arguments),
     /// Writes the completions of a shell to stdout
     Completions(generated::Completions),
     /// Writes the manual pages
     Man(generated::Man),
-    /// Lists attempts at jobs: where each ran, who decided, how it ended
-    History(history::Arguments),
-    /// Sums up what jobs cost, how long they took and what went wrong
-    Report(report::Arguments),
 }
 
 /// The hidden names are those that GitLab's Fargate driver takes as well.

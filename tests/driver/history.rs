@@ -172,7 +172,7 @@ fn everything_of_an_attempt_is_told_but_its_keys() {
     let told = text(&house, &["history", job_id]);
     assert_eq!(told, text(&house, &["history", &id]));
     for part in [
-        &format!("Attempt {id}, 1 at the job `build` (id {job_id})"),
+        &format!("Attempt {id}, number 1 at the job `build` (id {job_id})"),
         "7 (acme/app), pipeline 55",
         "ended       out of memory: ",
         "by by-tag",
@@ -300,7 +300,7 @@ fn a_report_sums_money_time_and_failures_by_group() {
         "total",
         "1 rejected: no policy or no bounds allowed them",
         "1 of the tasks have no price: cluster here is this machine.",
-        "2 of the tasks that were asked for came to nothing",
+        "in vain: tasks that were asked for and came to nothing.",
         "Costs are estimates in USD: Fargate list prices",
         "Oversized: ",
         "Fargate has no less with 0.25 vCPU",

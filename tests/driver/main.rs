@@ -21,7 +21,6 @@ mod gitlab;
 mod gitlab_tls;
 #[path = "../../host/src/policy/tests/guests.rs"]
 mod guests;
-mod guide;
 mod history;
 mod hostile;
 mod hostile_policies;

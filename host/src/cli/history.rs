@@ -374,7 +374,7 @@ fn told(entry: &Entry, value: &Value, now: Timestamp) -> Vec<String> {
     let whose = if entry.is_doctor() {
         "of `pointsman doctor --launch`".to_owned()
     } else {
-        format!("{} at the job `{}` (id {})", entry.number, job.name, job.id)
+        format!("number {} at the job `{}` (id {})", entry.number, job.name, job.id)
     };
     let mut lines = vec![format!("Attempt {}, {whose}", entry.id)];
     let mut say = |what: &str, text: String| lines.push(format!("  {what:<10}  {text}"));

@@ -98,10 +98,6 @@ fn text(summary: &Summary, unreadable: &Unreadable, since: Timestamp) -> String 
         (summary.living, "living, and in no sum."),
         (summary.without_label, "without this label, and in the total only."),
         (summary.doctor, "of `doctor --launch`, and in no sum."),
-        (
-            total.failed_launches,
-            "of the tasks that were asked for came to nothing, whichever served afterwards.",
-        ),
     ] {
         if count > 0 {
             say(format!("{count} {what}"));
@@ -126,9 +122,9 @@ fn counted(count: u64, one: &str, more: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { more })
 }
 
-const HEAD: [&str; 16] = [
-    "", "jobs", "attempts", "spot", "capacity", "memory", "other", "script", "waited", "95 %",
-    "ran", "95 %", "vCPU h", "GiB h", "cost", "a job",
+const HEAD: [&str; 17] = [
+    "", "jobs", "attempts", "in vain", "spot", "capacity", "memory", "other", "script", "waited",
+    "95 %", "ran", "95 %", "vCPU h", "GiB h", "cost", "a job",
 ];
 
 fn groups(summary: &Summary) -> String {
@@ -137,8 +133,8 @@ fn groups(summary: &Summary) -> String {
     rows.extend(all.map(row));
     let mut text = table(&rows);
     text.push_str(
-        "spot, capacity, memory, other: lost attempts by cause. script: attempts whose own script failed. \
-         waited, ran: median.\n",
+        "in vain: tasks that were asked for and came to nothing. spot, capacity, memory, other: lost attempts by cause.\n\
+         script: attempts whose own script failed. waited, ran: median.\n",
     );
     if summary.total.tasks_without_price > 0 {
         text.push_str("*: not all tasks have a price.\n");
@@ -163,6 +159,7 @@ fn row(group: &Group) -> Vec<String> {
         output::printable(&one_line(&group.group, 80)),
         group.jobs.to_string(),
         group.attempts.to_string(),
+        group.failed_launches.to_string(),
         failures.spot_interruption.to_string(),
         failures.capacity.to_string(),
         failures.out_of_memory.to_string(),
