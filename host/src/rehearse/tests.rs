@@ -17,9 +17,9 @@ use crate::settings::{
 /// `prepare-fails` hold an exit code for each call to come, `run-exits` a code for `build_script`.
 const FAKE_DRIVER: &str = r#"#!/bin/bash
 set -u
-[ "$1 $3 $5" = "--config --profile --state-directory" ] || exit 99
+[ "$1 $3 $5 $7" = "--config --profile --state-directory --rehearsed-tags" ] || exit 99
 config=$2 profile=$4 state=$6
-shift 6
+shift 8
 job=$CUSTOM_ENV_CI_JOB_NAME
 note() { echo "$job: $*" >> "$FAKE/calls"; }
 fails() {
