@@ -39,6 +39,37 @@ pub struct Job {
     pub variables: Vec<Variable>,
 }
 
+impl Job {
+    /// A job that nobody has, called `name`, to try policies on: from the ref `main`, `protected` or not, without
+    /// variables.
+    pub fn made_up(name: &str, protected: bool) -> Self {
+        Self {
+            id: 1,
+            name: name.to_owned(),
+            stage: "test".to_owned(),
+            project: Project {
+                id: 1,
+                full_path: "pointsman/trial".to_owned(),
+                namespace_id: 1,
+                root_namespace_id: 1,
+            },
+            pipeline_id: 1,
+            user_id: 1,
+            git_ref: GitRef {
+                name: "main".to_owned(),
+                kind: RefKind::Branch,
+                sha: "0".repeat(40),
+                protected: Some(protected),
+            },
+            timeout: Duration::from_secs(3600),
+            queued: Duration::ZERO,
+            image: None,
+            services: Vec::new(),
+            variables: Vec::new(),
+        }
+    }
+}
+
 /// `job_info.project_*` and `namespace_*`.
 #[derive(Debug, Clone)]
 pub struct Project {

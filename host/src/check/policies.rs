@@ -6,10 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::Duration;
 
 use super::{Findings, Kind, by_tag};
-use crate::job::{GitRef, Job, Project, RefKind};
+use crate::job::Job;
 use crate::policy::store::Description;
 use crate::policy::{
     self, Assurance, BrokenKind, DecidedBy, Kind as PolicyKind, PolicyError, Question, Store,
@@ -325,7 +324,7 @@ fn try_out(
 ) {
     let catalog = settings.catalog(&profile.bounds);
     let question = Question {
-        job: &a_job(),
+        job: &Job::made_up("check", true),
         profile: name,
         tags: &profile.tags,
         tags_assurance: Assurance::Runner,
@@ -383,33 +382,6 @@ fn try_out(
         Err(
             PolicyError::Rejected { .. } | PolicyError::Settings { .. } | PolicyError::Store { .. },
         ) => {}
-    }
-}
-
-fn a_job() -> Job {
-    Job {
-        id: 1,
-        name: "check".to_owned(),
-        stage: "test".to_owned(),
-        project: Project {
-            id: 1,
-            full_path: "group/project".to_owned(),
-            namespace_id: 1,
-            root_namespace_id: 1,
-        },
-        pipeline_id: 1,
-        user_id: 1,
-        git_ref: GitRef {
-            name: "main".to_owned(),
-            kind: RefKind::Branch,
-            sha: "0".repeat(40),
-            protected: Some(true),
-        },
-        timeout: Duration::from_secs(3600),
-        queued: Duration::ZERO,
-        image: None,
-        services: Vec::new(),
-        variables: Vec::new(),
     }
 }
 

@@ -3,14 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use crate::cli::{Global, load};
 use crate::failure::{Failure, Report};
-use crate::job::{GitRef, Job, Project, RefKind};
+use crate::job::Job;
 use crate::output;
 use crate::placement::{Candidate, Capacity, Placement};
 use crate::policy::{Assurance, Kind, PolicyError, Question, Store, try_out};
@@ -175,7 +175,7 @@ fn trial(
     profile_name: &str,
     profile: &Profile,
 ) -> Result<Option<u64>, PolicyError> {
-    let job = trial_job();
+    let job = Job::made_up("policy sync", false);
     let catalog = settings.catalog(&profile.bounds);
     let question = Question {
         job: &job,
@@ -192,33 +192,6 @@ fn trial(
     // A profile that allows nothing has no candidate to ask about either.
     let Some(candidate) = trial_placement(&question) else { return Ok(None) };
     try_out(&question, name, policy, &candidate, store).map(|step| Some(step.fuel))
-}
-
-fn trial_job() -> Job {
-    Job {
-        id: 1,
-        name: "policy sync".to_owned(),
-        stage: "test".to_owned(),
-        project: Project {
-            id: 1,
-            full_path: "pointsman/trial".to_owned(),
-            namespace_id: 1,
-            root_namespace_id: 1,
-        },
-        pipeline_id: 1,
-        user_id: 1,
-        git_ref: GitRef {
-            name: "main".to_owned(),
-            kind: RefKind::Branch,
-            sha: "0".repeat(40),
-            protected: Some(false),
-        },
-        timeout: Duration::from_secs(3600),
-        queued: Duration::ZERO,
-        image: None,
-        services: Vec::new(),
-        variables: Vec::new(),
-    }
 }
 
 fn trial_placement(question: &Question<'_>) -> Option<Placement> {
